@@ -1,0 +1,178 @@
+# bitnet.h is one header: to use it there is nothing to build. This file builds the programs in examples/ and
+# tools/ and the tests, and names the commands that run them. `make help` lists those.
+#
+# On the command line: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=address,undefined (or thread)  MODEL=file.gguf
+
+CFLAGS = -O2
+WARN   = -Wall -Wextra
+LDLIBS = -lpthread -lm
+PREFIX = /usr/local
+BUILD  = build
+JOBS  := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+ifdef SAN
+comma := ,
+BUILD  = build/$(subst $(comma),-,$(SAN))
+CHECKS = -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
+endif
+
+COMPILE  = $(CC) $(CFLAGS) $(CHECKS) $(WARN) $(DEFS) -I.
+HEADERS  = bitnet.h $(wildcard examples/*.h tools/*.h tests/*.h)
+PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))))
+TESTS    = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard tests/test_*.c))))
+HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf
+SCRIPTS  = $(filter-out tests/test_configs.sh,$(wildcard tests/test_*.sh))
+MAKE_ALL = @$(MAKE) --no-print-directory -j$(JOBS)
+RUN_ENV  = BUILD='$(BUILD)' CC='$(CC)' CFLAGS='$(CFLAGS) $(CHECKS)' DEFS='$(DEFS)' JOBS='$(JOBS)'
+
+all:
+	$(MAKE_ALL) $(PROGRAMS)
+
+# Every program is one .c file, compiled alone: cc -O2 -I. tools/synth.c -lpthread -lm
+$(BUILD)/%: examples/%.c $(HEADERS) $(BUILD)/flags
+	$(COMPILE) -o $@ $< $(LDLIBS)
+
+$(BUILD)/%: tools/%.c $(HEADERS) $(BUILD)/flags
+	$(COMPILE) -o $@ $< $(LDLIBS)
+
+$(BUILD)/%: tests/%.c $(HEADERS) $(BUILD)/flags
+	$(COMPILE) -o $@ $< $(LDLIBS)
+
+# Changes only when the command line does, so that CC=clang or another CFLAGS rebuilds everything.
+$(BUILD)/flags: force
+	@mkdir -p $(BUILD)
+	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
+
+# ------------------------------------------------------------------------------------------------- running
+
+MODEL  = $(BUILD)/random.gguf
+PROMPT = Once upon a time
+
+run: $(BUILD)/generate $(MODEL)
+ifeq ($(MODEL),$(BUILD)/random.gguf)
+	@echo "The model is a synthetic one with random weights: the text below is noise, made by the whole engine."
+endif
+	$(BUILD)/generate -m '$(MODEL)' -p '$(PROMPT)' -n 64
+
+$(BUILD)/random.gguf: $(BUILD)/synth
+	$(BUILD)/synth --seed 1 -o $@
+
+# Without MODEL= a model with random weights: SHAPE=2b-4t has the size of the published one (1.2 GB of disk).
+SHAPE = small
+BENCH_MODEL = $(if $(filter command,$(origin MODEL)),$(MODEL),$(BUILD)/$(SHAPE).gguf)
+
+bench: $(BUILD)/bench $(BENCH_MODEL)
+	$(BUILD)/bench -m '$(BENCH_MODEL)'
+
+# How well bitnet_step keeps its time budget, beside a control loop of equal slices.
+slices: $(BUILD)/slices $(BENCH_MODEL)
+	$(BUILD)/slices '$(BENCH_MODEL)'
+
+$(BUILD)/$(SHAPE).gguf: $(BUILD)/synth
+	$(BUILD)/synth --shape $(SHAPE) --seed 1 -o $@
+
+# ------------------------------------------------------------------------------------------------- testing
+
+programs: $(PROGRAMS)
+tests: $(TESTS) $(BUILD)/synth $(BUILD)/read_gguf
+
+# What any machine with a C compiler can check, in a few minutes. What is missing is skipped, said and counted.
+test:
+	$(MAKE_ALL) programs tests
+	@$(RUN_ENV) sh tests/run.sh $(TESTS) $(SCRIPTS)
+
+# The C tests alone; some call the helpers.
+test-unit:
+	$(MAKE_ALL) tests
+	@$(RUN_ENV) sh tests/run.sh $(TESTS)
+
+# Every compiler, language, warning and configuration macro.
+test-compile:
+	@$(RUN_ENV) FULL=1 sh tests/run.sh tests/test_compile.sh
+
+# The same logits from every compiler, optimisation level, kernel set, thread count and batch.
+test-hashes:
+	$(MAKE_ALL) $(BUILD)/synth $(BUILD)/logits
+	@$(RUN_ENV) FULL=1 sh tests/run.sh tests/test_hashes.sh
+
+# The C tests once more under each configuration macro and with -m32.
+test-configs:
+	@$(RUN_ENV) sh tests/run.sh tests/test_configs.sh
+
+test-sanitize:
+	@$(MAKE) --no-print-directory test-unit SAN=address,undefined
+	@$(MAKE) --no-print-directory test-unit SAN=thread
+
+test-valgrind:
+	$(MAKE_ALL) tests BUILD=build/valgrind CFLAGS='-O1 -g'
+	@$(RUN_ENV) BUILD=build/valgrind TEST_FAST=1 RUNNER='$(VALGRIND)' sh tests/run.sh $(TESTS:$(BUILD)/%=build/valgrind/%)
+
+VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible
+
+# Hostile files, texts and states for FUZZ_SECONDS each, from a sound example on; needs clang's libFuzzer.
+FUZZ         = $(basename $(notdir $(wildcard tests/fuzz_*.c)))
+FUZZ_SECONDS = 60
+fuzz: $(FUZZ:%=$(BUILD)/fuzz/%)
+	@for target in $(FUZZ); do \
+	    (cd $(BUILD)/fuzz && ./$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -print_final_stats=1 \
+	        corpus_$$target) > $(BUILD)/fuzz/$$target.log 2>&1 || { tail -n 100 $(BUILD)/fuzz/$$target.log; exit 1; }; \
+	    echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $(BUILD)/fuzz/$$target.log) inputs survived"; \
+	done
+
+$(BUILD)/fuzz/%: tests/%.c $(HEADERS)
+	@mkdir -p $(BUILD)/fuzz/corpus_$*
+	$(CC) -O1 -I. -o $@.seed $< $(LDLIBS)
+	$@.seed --seed $(BUILD)/fuzz/corpus_$*/sound
+	clang -g -O1 -DFUZZ_LIB -fsanitize=fuzzer,address,undefined -I. -o $@ $< $(LDLIBS)
+
+test-all:
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-compile
+	@$(MAKE) --no-print-directory test-hashes
+	@$(MAKE) --no-print-directory test-configs
+	@$(MAKE) --no-print-directory test-sanitize
+	@$(MAKE) --no-print-directory test-valgrind
+
+# Writes tests/golden.txt anew. Only for a change of the arithmetic itself, which is a change of version.
+golden:
+	$(MAKE_ALL) $(BUILD)/synth $(BUILD)/logits
+	@$(RUN_ENV) sh tests/test_hashes.sh --update
+
+# --------------------------------------------------------------------------------------------------- other
+
+size:
+	@sh tests/size.sh
+
+install:
+	mkdir -p '$(DESTDIR)$(PREFIX)/include'
+	cp bitnet.h '$(DESTDIR)$(PREFIX)/include/bitnet.h'
+
+uninstall:
+	rm -f '$(DESTDIR)$(PREFIX)/include/bitnet.h'
+
+clean:
+	rm -rf build
+
+help:
+	@echo "make                  build all programs of examples/ and tools/ into build/"
+	@echo "make run              generate text; MODEL=file.gguf PROMPT='...', else with a small random model"
+	@echo "make test             every test this machine can run in a few minutes"
+	@echo "make test-unit        the C tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
+	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
+	@echo "make test-hashes      same logits from all compilers, kernels, thread counts and batches"
+	@echo "make test-configs     the C tests under each configuration macro and with -m32"
+	@echo "make test-sanitize    the C tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make test-valgrind    the C tests under valgrind"
+	@echo "make test-all         all of the above"
+	@echo "make fuzz             hostile input for FUZZ_SECONDS=60 each (clang)"
+	@echo "make bench            measure speed; MODEL=file.gguf, else a random model of SHAPE=small (2b-4t, ...)"
+	@echo "make slices           how well bitnet_step keeps its budget; MODEL= and SHAPE= as for bench"
+	@echo "make size             lines and comments of bitnet.h by section, bytes of code"
+	@echo "make golden           write the expected logits hashes of tests/golden.txt anew"
+	@echo "make install          copy bitnet.h to PREFIX/include (PREFIX=/usr/local)"
+	@echo "make clean            remove build/"
+	@echo "Variables: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=thread"
+
+force:
+.PHONY: all run bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
+        test-valgrind test-all fuzz golden size install uninstall clean help force

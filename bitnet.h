@@ -1,0 +1,10439 @@
+/* bitnet.h - run BitNet b1.58 (ternary, "1.58-bit") language models on a CPU. GGUF file in, text out.
+
+   One file, C99 and later or C++11 and later, nothing beyond libc and pthreads. Public domain or MIT, see the end.
+
+   DO THIS
+       #define BITNET_IMPLEMENTATION
+   in ONE C or C++ file before including this header; include it plainly elsewhere. Then
+       cc -O2 app.c -lpthread -lm
+   No -march flag: the best kernels the CPU can run are picked at run time.
+
+   EXAMPLE
+       #define BITNET_IMPLEMENTATION
+       #include "bitnet.h"
+       #include <stdio.h>
+       static int show(void *user, const char *text, size_t n) { (void)user; fwrite(text, 1, n, stdout); return 0; }
+       int main(int argc, char **argv) {
+           bitnet_model_desc desc = {0};
+           bitnet_generation how = {0};
+           bitnet_model *model; bitnet_engine *engine; bitnet_session *session; bitnet_error err;
+           desc.path = argc > 1 ? argv[1] : "model.gguf";
+           how.max_tokens = 128;
+           if (bitnet_model_open(&desc, &model, &err) != BITNET_OK ||
+               bitnet_engine_create(model, NULL, &engine, &err) != BITNET_OK ||
+               bitnet_session_create(engine, NULL, &session, &err) != BITNET_OK ||
+               bitnet_generate(session, "Once upon a time", &how, show, NULL, NULL, &err) != BITNET_OK)
+               return fprintf(stderr, "%s\n", err.text), 1;
+           return 0;
+       }
+
+   STEP BY STEP
+       bitnet_model_open        map the file, check it, repack the ternary matrices (about a second for 2.4 billion weights)
+       bitnet_engine_create     threads and scratch; one engine advances any number of sessions in one pass
+       bitnet_session_create    one conversation: its KV cache and position
+       bitnet_chat_tokenize     messages to tokens, by the model's own template
+       bitnet_begin             hand over a prompt and the settings
+       bitnet_step              compute, for as many microseconds as you can spare
+       bitnet_next_event        collect tokens as text
+   bitnet_generate is those last three in a loop.
+
+   WHAT IT PROMISES
+   - Same bits everywhere: one file and one prompt give the same logits on every instruction set, number of threads,
+     batch and prompt split, compiler and optimisation level; same seed, same text. See >>reference.
+   - It does not hurt its host: no exit, abort, printf, getenv; no global or thread-local state; no allocation while
+     generating; errors are codes with a text; memory, files, log and threads can be the host's.
+   - A hostile file gets an error, never a crash.
+
+   WHAT IT DOES NOT
+   - Train, convert, serve HTTP: see tools/ and examples/.
+   - Run dense (F16, Q4_K, ...) layers: llama.cpp does that well. The matrices of the layers must be ternary.
+   - Read models split over several files: join them first.
+   - Big-endian GGUF files.
+
+   FORMATS    general.architecture bitnet-b1.58, bitnet-25, bitnet (1bitLLM) and llama (Llama3-8B-1.58, Falcon3, Falcon-E);
+              matrices I2_S; embedding and output F32, F16, BF16, Q8_0, Q6_K, Q4_0; tokenizers gpt2 (BPE), llama (SPM).
+   CPUS       x86-64: AVX-512 VNNI, AVX2, or plain C. Everything else: plain C, the same bits.
+   THREADS    A model may be shared by any number of threads. An engine and its sessions take one call at a time;
+              bitnet_cancel may come from anywhere. The engine's own workers sleep whenever no call is running.
+   MEMORY     Model: one block for repacked weights and tables; embedding and output matrix stay in the file's mapping.
+              (Don't shorten a mapped file while its model is open: the system would raise SIGBUS. no_mmap avoids that.)
+              Engine and session: one block each, of a size you can ask for before (bitnet_engine_memory,
+              bitnet_session_memory). Nothing else, except scratch while tokenizing.
+   ERRORS     Every failing call says why in bitnet_error: a code, a sentence that names the tensor, the byte.
+
+   CONFIGURATION, before the include (the implementation's include, and BITNET_STATIC and BITNET_API everywhere)
+       BITNET_IMPLEMENTATION        compile the implementation here
+       BITNET_STATIC                make all functions static
+       BITNET_API                   what stands before public functions (default: extern)
+       BITNET_ASSERT(x)             checks of programming errors (default: none)
+       BITNET_NO_STDIO              no <stdio.h>: files by mapping, memory or reader only
+       BITNET_NO_MMAP               never map files
+       BITNET_NO_THREADS            no pthreads: one thread, or the host's through bitnet_scheduler
+       BITNET_NO_SIMD               plain C kernels only
+       BITNET_NO_AVX2, _NO_AVX512   leave a kernel set out
+       BITNET_ONLY_SCALAR, _ONLY_AVX2, _ONLY_AVX512
+                                    only this kernel set; the CPU must have it (bitnet_model_open checks)
+       BITNET_HEADER_FILENAME       how the file includes itself (default: "bitnet.h")
+
+   CONTENTS, to be searched for
+       >>api          types and functions                >>threads      the pool behind the scheduler hook
+       >>platform     compilers, operating systems       >>unicode      character classes
+       >>memory       allocator and arena                >>tokenizer    BPE and SPM
+       >>errors       one way to fail                    >>chat         role templates
+       >>numbers      exact arithmetic                   >>model        from a file to weights
+       >>gguf         the file format                    >>transformer  the forward pass
+       >>formats      tensor types, R16                  >>sampler      from logits to a token
+       >>reference    what every kernel must equal       >>stream       from tokens to text
+       >>vectors      inlines per instruction set        >>session      conversations
+       >>kernels      the fast paths                     >>state        saving and loading
+       >>dispatch     which kernels run here             >>end          changes, licence
+   To understand the whole, read >>gguf, >>reference and >>transformer, in this order. */
+
+#if !defined(BNI_ISA)                /* with it, the file instantiates kernels: see >>dispatch */
+
+/* ======================================================================================================
+   >>api    Public types and functions
+   ======================================================================================================
+   Three nouns. A bitnet_model is what the file says: weights, tokenizer, metadata; immutable once open. A
+   bitnet_engine is the machinery: worker threads and scratch memory that run passes over the weights. A
+   bitnet_session is one conversation: KV cache, position, sampling, events. One model serves any number of
+   engines; one engine advances all its sessions together, reading the weights once for all of them.
+
+   Every description struct may be zeroed: zero means default. Every call that can fail returns a
+   bitnet_result and, where it takes a bitnet_error, says what went wrong and at which byte of the file. */
+
+#ifndef BITNET_H_INCLUDED
+#define BITNET_H_INCLUDED
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BITNET_VERSION "0.1.0"
+
+#if defined(BITNET_STATIC)
+  #if defined(__GNUC__)
+    #define BITNET_API static __attribute__((unused))
+  #else
+    #define BITNET_API static
+  #endif
+#elif !defined(BITNET_API)
+  #define BITNET_API extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------- results */
+
+typedef enum bitnet_result {
+    BITNET_OK = 0,
+    BITNET_IDLE = 1,                 /* not an error: bitnet_step found nothing to run */
+    BITNET_ERROR_ARGUMENT = -1,      /* the caller's mistake: a NULL, a size, an unknown name */
+    BITNET_ERROR_MEMORY = -2,        /* the allocator said no */
+    BITNET_ERROR_IO = -3,            /* a file or reader could not be opened or read */
+    BITNET_ERROR_FORMAT = -4,        /* the file is damaged */
+    BITNET_ERROR_UNSUPPORTED = -5,   /* the file is sound, but of a kind this version does not run */
+    BITNET_ERROR_NUMERIC = -6,       /* a value was not finite while computing */
+    BITNET_ERROR_CANCELLED = -7,     /* the progress callback or bitnet_cancel said stop */
+    BITNET_ERROR_BUSY = -8,          /* the session has rows in the pass in flight: bitnet_finish first */
+    BITNET_ERROR_FULL = -9,          /* the tokens do not fit the context that is left */
+    BITNET_ERROR_STATE = -10,        /* a saved state is damaged or belongs to another model */
+    BITNET_ERROR_BUILD = -11         /* this build broke the arithmetic rules (see >>numbers) */
+} bitnet_result;
+
+/* Filled by calls that fail; untouched by calls that succeed. offset: byte of the file, 0 where none applies. */
+typedef struct bitnet_error {
+    bitnet_result code;
+    uint64_t offset;
+    char text[240];
+} bitnet_error;
+
+/* ------------------------------------------------------------------------------------------------ hooks */
+
+/* Memory. alloc returns memory of at least size bytes at a multiple of align (a power of two, at most 4096),
+   or NULL; it need not be cleared. free gets the same size back. Both NULL: malloc and free. Thread rule:
+   called only from the thread that called the library. */
+typedef struct bitnet_allocator {
+    void *(*alloc)(void *user, size_t size, size_t align);
+    void (*free)(void *user, void *memory, size_t size);
+    void *user;
+} bitnet_allocator;
+
+typedef enum bitnet_log_level { BITNET_LOG_INFO = 0, BITNET_LOG_WARNING = 1 } bitnet_log_level;
+
+/* One line of text per call, no newline. NULL: silence. */
+typedef struct bitnet_logger {
+    void (*log)(void *user, bitnet_log_level level, const char *text);
+    void *user;
+} bitnet_logger;
+
+/* A file that the host reads for us. read fills exactly n bytes from offset and returns 0, or another value
+   for failure. size is the whole file's, in bytes. */
+typedef struct bitnet_reader {
+    int (*read)(void *user, uint64_t offset, void *buffer, size_t n);
+    uint64_t size;
+    void *user;
+} bitnet_reader;
+
+/* Threads. parallel_for calls fn(job, 0) ... fn(job, count - 1), in any order, on any threads, and returns
+   when all are done. Jobs of one call never wait for each other, so running them one by one is correct.
+   step_begin and step_end may be NULL; they bracket a burst of parallel_for calls, so that a pool can keep its
+   workers awake in between. parallel_for NULL: the header's own pool of n_threads. */
+typedef void bitnet_job_fn(void *job, int index);
+typedef struct bitnet_scheduler {
+    void (*parallel_for)(void *user, bitnet_job_fn *fn, void *job, int count);
+    void (*step_begin)(void *user);
+    void (*step_end)(void *user);
+    void *user;
+} bitnet_scheduler;
+
+/* Called while loading, on the loading thread, with done of total bytes. Nonzero: stop (ERROR_CANCELLED). */
+typedef int bitnet_progress_fn(void *user, uint64_t done, uint64_t total);
+
+/* ------------------------------------------------------------------------------------------------ model */
+
+typedef struct bitnet_model bitnet_model;
+typedef struct bitnet_engine bitnet_engine;
+typedef struct bitnet_session bitnet_session;
+
+/* The bit order of I2_S tensors. Files carry no marker; every published file that we know of is A. */
+typedef enum bitnet_i2s_layout {
+    BITNET_I2S_DEFAULT = 0,          /* A */
+    BITNET_I2S_A = 1,                /* 128 weights in 32 bytes: byte j mod 32, shift 6 - 2 (j div 32) */
+    BITNET_I2S_B = 2,                /* 64 weights in 16 bytes: written by ARM builds of bitnet.cpp since Nov 2025 */
+    BITNET_I2S_C = 3,                /* four rows interleaved */
+    BITNET_I2S_D = 4                 /* sequential: element i in byte i/4, shift 6 - 2 (i mod 4) */
+} bitnet_i2s_layout;
+
+/* Where the model comes from: exactly one of path, data, reader.read. data and whatever the hooks point to
+   must outlive the model. */
+typedef struct bitnet_model_desc {
+    const char *path;                /* a GGUF file; mapped into memory unless no_mmap */
+    const void *data;                /* or: the whole file, in memory, borrowed */
+    uint64_t size;                   /* bytes of data */
+    bitnet_reader reader;            /* or: read by the host */
+    bitnet_allocator allocator;
+    bitnet_logger logger;
+    bitnet_scheduler scheduler;      /* repacks weights while loading */
+    int n_threads;                   /* jobs at a time while loading; 0: one per core, at most 16 */
+    bitnet_progress_fn *progress;
+    void *progress_user;
+    const char *kernels;             /* NULL or "auto": the best for this CPU; else a name of bitnet_kernels_name */
+    const char *chat_template;       /* NULL: the file's; else a name of bitnet_chat_template_name */
+    bitnet_i2s_layout i2s_layout;
+    int no_mmap;                     /* read the file into memory instead of mapping it */
+    int mlock;                       /* lock the weights in memory; failure to lock is a warning */
+    int vocab_only;                  /* tokenizer and metadata only; no weights, no engine */
+} bitnet_model_desc;
+
+/* What a file is. Strings point into the model (bitnet_model_get_info) or are cut copies (bitnet_model_probe). */
+typedef struct bitnet_model_info {
+    char architecture[32];           /* general.architecture, e.g. "bitnet-b1.58" */
+    char name[64];                   /* general.name */
+    char tokenizer[16];              /* "gpt2" (BPE), "llama" (SPM) */
+    char pre_tokenizer[32];          /* the rule in force, e.g. "llama3" */
+    char chat_template[16];          /* the template in force, "none" where there is none */
+    char kernels[16];                /* the kernel set in force; empty after a probe */
+    char head_type[8];               /* type of the output matrix, e.g. "F16" */
+    char linear_type[8];             /* type of the ternary matrices, e.g. "I2_S" */
+    int is_ternary;                  /* 1: every matrix of the layers is of a ternary type: a BitNet model */
+    int is_supported;                /* 1: this version runs it; else unsupported says why not */
+    char unsupported[200];
+    int n_vocab, n_ctx_train, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff;
+    float rope_theta, norm_eps;
+    int tied_output;                 /* 1: the output matrix is the token embedding */
+    int pooling;                     /* of bitnet_embed: 0 none stated, 1 mean, 3 last token */
+    int n_tensors;
+    uint64_t n_parameters;           /* weights of all tensors */
+    uint64_t file_bytes;
+    uint64_t weight_bytes;           /* bytes of weights read for one token: ternary, norms, output matrix */
+    uint64_t model_memory;           /* bytes the model allocates (repacked weights and tables) */
+    uint64_t mapped_memory;          /* bytes of the mapping that stay in use (embedding, output matrix, header) */
+    int32_t bos, eos, eot;           /* token ids; -1: none */
+} bitnet_model_info;
+
+/* OK when the file's header was read; info->is_ternary and is_supported answer "is it a BitNet model, do we
+   run it". Reads no weights. Errors: IO, FORMAT, MEMORY, ARGUMENT. err and info may be NULL. */
+BITNET_API bitnet_result bitnet_model_probe(const bitnet_model_desc *desc, bitnet_model_info *info,
+                                            bitnet_error *err);
+
+/* Opens, checks and repacks a model. *out is the model, or NULL on failure. Ownership: the caller's, until
+   bitnet_model_close. Errors: IO, FORMAT, UNSUPPORTED, MEMORY, CANCELLED, BUILD, ARGUMENT. */
+BITNET_API bitnet_result bitnet_model_open(const bitnet_model_desc *desc, bitnet_model **out, bitnet_error *err);
+
+/* NULL is allowed. All engines of the model must be gone. */
+BITNET_API void bitnet_model_close(bitnet_model *model);
+
+BITNET_API void bitnet_model_get_info(const bitnet_model *model, bitnet_model_info *info);
+
+/* i-th kernel set compiled in, from plain to fast; NULL past the last. *usable (may be NULL): 1 if this CPU
+   runs it. */
+BITNET_API const char *bitnet_kernels_name(int i, int *usable);
+
+/* ------------------------------------------------------------------------------------------------- text */
+
+enum {
+    BITNET_TOKENIZE_BOS = 1,         /* add begin and end tokens where the model says so */
+    BITNET_TOKENIZE_SPECIAL = 2,     /* read control tokens like <|eot_id|> in the text as such */
+    BITNET_DETOKENIZE_SPECIAL = 4    /* print control tokens; without it they print nothing */
+};
+
+/* Number of tokens of text [size bytes], whatever capacity says; at most capacity are written to tokens.
+   Negative: a bitnet_result. Takes scratch from the model's allocator. Any number of threads, if that
+   allocator allows it. */
+BITNET_API int64_t bitnet_tokenize(const bitnet_model *model, const char *text, size_t size, int32_t *tokens,
+                                   int64_t capacity, int flags);
+
+/* Number of bytes of the text of tokens [n]; at most capacity are written, no NUL is added. Raw bytes: a token
+   may end inside a UTF-8 character. Negative: a bitnet_result (a token outside the vocabulary). */
+BITNET_API int64_t bitnet_detokenize(const bitnet_model *model, const int32_t *tokens, int64_t n, char *text,
+                                     size_t capacity, int flags);
+
+/* The entry of the vocabulary, as the file spells it (not NUL-terminated); NULL outside the vocabulary. */
+BITNET_API const char *bitnet_token_text(const bitnet_model *model, int32_t token, size_t *size);
+
+/* The token whose entry is exactly text, or -1. */
+BITNET_API int32_t bitnet_token_find(const bitnet_model *model, const char *text);
+
+/* 1 if the token ends a generation (end of text, end of turn). */
+BITNET_API int bitnet_token_is_end(const bitnet_model *model, int32_t token);
+
+/* role: "system", "user" or "assistant". Both strings UTF-8, NUL-terminated. */
+typedef struct bitnet_chat_message {
+    const char *role;
+    const char *content;
+} bitnet_chat_message;
+
+enum {
+    BITNET_CHAT_ANSWER = 1,          /* end with the words that ask the assistant to speak */
+    BITNET_CHAT_CONTINUE = 2         /* the messages follow an earlier answer: no begin-of-text token */
+};
+
+/* The conversation as text, snprintf rule: bytes needed, at most capacity written, no NUL added. ARGUMENT if
+   the model has no chat template or does not know a role. */
+BITNET_API int64_t bitnet_chat_format(const bitnet_model *model, const bitnet_chat_message *messages, int n,
+                                      int flags, char *text, size_t capacity);
+
+/* The conversation as tokens. Control tokens are read in the template only, never in a message's content. */
+BITNET_API int64_t bitnet_chat_tokenize(const bitnet_model *model, const bitnet_chat_message *messages, int n,
+                                        int flags, int32_t *tokens, int64_t capacity);
+
+/* i-th chat template that can be asked for by name; NULL past the last. */
+BITNET_API const char *bitnet_chat_template_name(int i);
+
+/* ----------------------------------------------------------------------------------------------- engine */
+
+typedef struct bitnet_engine_desc {
+    bitnet_allocator allocator;      /* NULLs: the model's */
+    bitnet_scheduler scheduler;      /* parallel_for NULL: own pool */
+    int n_threads;                   /* jobs at a time; 0: one per core, at most 16 */
+    int n_batch;                     /* most tokens of one pass, all sessions together; 0: 128 */
+    int n_ctx;                       /* longest context of its sessions; 0: min(training context, 4096) */
+} bitnet_engine_desc;
+
+/* Exact bytes bitnet_engine_create will take from the allocator (threads' stacks not counted), and
+   bitnet_session_create likewise. 0: the description is wrong. */
+BITNET_API size_t bitnet_engine_memory(const bitnet_model *model, const bitnet_engine_desc *desc);
+
+/* Ownership: the caller's, until bitnet_engine_destroy. Thread rule for the engine and all its sessions: one
+   call at a time, from whichever thread; only bitnet_cancel may come from any thread at any time. */
+BITNET_API bitnet_result bitnet_engine_create(const bitnet_model *model, const bitnet_engine_desc *desc,
+                                              bitnet_engine **out, bitnet_error *err);
+
+/* NULL is allowed. Its sessions must be gone. */
+BITNET_API void bitnet_engine_destroy(bitnet_engine *engine);
+
+/* ---------------------------------------------------------------------------------------------- session */
+
+typedef struct bitnet_session_desc {
+    int n_ctx;                       /* most tokens it can hold; 0: min(training context, 4096) */
+} bitnet_session_desc;
+
+BITNET_API size_t bitnet_session_memory(const bitnet_model *model, const bitnet_session_desc *desc);
+
+BITNET_API bitnet_result bitnet_session_create(bitnet_engine *engine, const bitnet_session_desc *desc,
+                                               bitnet_session **out, bitnet_error *err);
+
+/* NULL is allowed. BUSY while the session has rows in the pass in flight. */
+BITNET_API bitnet_result bitnet_session_destroy(bitnet_session *session);
+
+/* Tokens so far, evaluated or pending; *tokens (may be NULL) is valid until the next call on the session. */
+BITNET_API int bitnet_session_tokens(const bitnet_session *session, const int32_t **tokens);
+
+/* Most tokens it can hold. */
+BITNET_API int bitnet_session_context(const bitnet_session *session);
+
+/* Forgets everything from position pos on; 0 forgets all. Ends a generation without an event. ARGUMENT if
+   pos is past the evaluated tokens; BUSY. */
+BITNET_API bitnet_result bitnet_session_rewind(bitnet_session *session, int pos);
+
+/* Makes `to` a copy of `from` (tokens and KV cache, not the generation in progress): a fork. Both of engines of
+   one model. FULL if it does not fit; BUSY. */
+BITNET_API bitnet_result bitnet_session_copy(bitnet_session *to, const bitnet_session *from);
+
+/* ------------------------------------------------------------------------------------------- generation */
+
+/* All zero: greedy, seed 0. Filters apply in this order: penalties, bias, mask, top_k, top_p, min_p,
+   temperature. The random number of a token depends on seed and position alone, so that rewinding, forking and
+   loading need no generator state. */
+typedef struct bitnet_sampling {
+    float temperature;               /* 0: greedy */
+    int top_k;                       /* 0: off */
+    float top_p;                     /* 0 or 1: off */
+    float min_p;                     /* 0: off */
+    float repeat_penalty;            /* 0 or 1: off; > 1 makes recent tokens less likely */
+    float frequency_penalty;         /* 0: off */
+    float presence_penalty;          /* 0: off */
+    int repeat_last_n;               /* tokens the penalties look back on; 0: 64; -1: all */
+    uint64_t seed;
+} bitnet_sampling;
+
+typedef struct bitnet_logit_bias { int32_t token; float bias; } bitnet_logit_bias;
+typedef struct bitnet_logprob { int32_t token; float logprob; } bitnet_logprob;
+
+/* Fills allowed, a bitset [(n_vocab + 31) / 32] of uint32 that arrives all ones; bit t mod 32 of word t / 32 is
+   token t. tokens [n]: the session so far. Runs on the thread of bitnet_step, before the output matrix does.
+   The processor's floating-point state is the library's while it runs (nearest rounding, denormals on). */
+typedef void bitnet_mask_fn(void *user, uint32_t *allowed, const int32_t *tokens, int n);
+
+#define BITNET_MAX_STOPS 16          /* stop strings of one generation */
+#define BITNET_MAX_STOP_BYTES 256    /* longest stop string */
+#define BITNET_MAX_LOGPROBS 20       /* alternatives reported per token, as in the OpenAI API */
+
+/* What it points to must stay until DONE. */
+typedef struct bitnet_generation {
+    bitnet_sampling sampling;
+    int max_tokens;                  /* 0: until an end token, a stop string or a full context */
+    const char *const *stops;        /* [n_stops] strings that end the text and are not part of it */
+    int n_stops;
+    const bitnet_logit_bias *bias;   /* [n_bias] added to logits after the penalties */
+    int n_bias;
+    bitnet_mask_fn *mask;
+    void *mask_user;
+    int logprobs;                    /* 1: report the token's logprob; 1 + k: and the k best */
+    int ignore_end;                  /* 1: end tokens are not special */
+    int show_special;                /* 1: control tokens appear in the text */
+} bitnet_generation;
+
+/* Appends prompt [n] (n may be 0 if tokens are there) and starts generating; generation NULL: only evaluates.
+   An unfinished generation of the session ends. FULL, and nothing changed, if the prompt does not fit the
+   context; ARGUMENT for tokens outside the vocabulary; BUSY. The prompt is copied. Never allocates. */
+BITNET_API bitnet_result bitnet_begin(bitnet_session *session, const int32_t *prompt, int n,
+                                      const bitnet_generation *generation);
+
+#define BITNET_NO_BUDGET UINT32_MAX
+
+/* Advances every session that has work for about budget_us microseconds (at least one work item, overshooting by
+   at most one), at most to the end of one pass. OK: call again; IDLE: nothing can run until an event is fetched
+   or something begun. A session with an unfetched TOKEN or DONE takes no part. Never allocates. */
+BITNET_API bitnet_result bitnet_step(bitnet_engine *engine, uint32_t budget_us);
+
+/* Ends the pass in flight, if any, and starts none. */
+BITNET_API bitnet_result bitnet_finish(bitnet_engine *engine);
+
+typedef enum bitnet_event_type {
+    BITNET_EVENT_NONE = 0,
+    BITNET_EVENT_PROGRESS,           /* n_done of n_total prompt tokens are evaluated */
+    BITNET_EVENT_TOKEN,              /* token, text, logprob, top */
+    BITNET_EVENT_DONE                /* reason; text that was held back; error */
+} bitnet_event_type;
+
+typedef enum bitnet_reason {
+    BITNET_DONE_PROMPT = 0,          /* there was nothing to generate: the prompt is evaluated */
+    BITNET_DONE_END,                 /* an end token */
+    BITNET_DONE_STOP,                /* a stop string */
+    BITNET_DONE_LENGTH,              /* max_tokens */
+    BITNET_DONE_CONTEXT,             /* the context is full */
+    BITNET_DONE_CANCELLED,
+    BITNET_DONE_ERROR
+} bitnet_reason;
+
+/* text is valid UTF-8, NUL-terminated, possibly empty: a token that ends inside a character, or in what may become a
+   stop string, is held back. It lives until the next call on the session. */
+typedef struct bitnet_event {
+    bitnet_event_type type;
+    int32_t token;
+    const char *text;
+    size_t text_size;
+    float logprob;
+    const bitnet_logprob *top;       /* [n_top], best first */
+    int n_top;
+    int n_done, n_total;
+    bitnet_reason reason;
+    const bitnet_error *error;       /* of reason ERROR, else NULL */
+} bitnet_event;
+
+/* 1 and the oldest unfetched event, or 0. */
+BITNET_API int bitnet_next_event(bitnet_session *session, bitnet_event *event);
+
+/* From any thread: at the next work item the session's rows in flight are dropped; its tokens and position stay, an
+   unfetched TOKEN too, and DONE(CANCELLED) follows. Without effect where nothing runs: a bitnet_begin after it is not
+   cancelled. */
+BITNET_API void bitnet_cancel(bitnet_session *session);
+
+/* Gets each piece of text (valid UTF-8) as it comes. Nonzero stops. */
+typedef int bitnet_text_fn(void *user, const char *text, size_t size);
+
+/* Tokenizes prompt (NUL-terminated; begin token added at position 0 as the model says, control tokens read),
+   generates, and hands the text to fn. A loop over bitnet_step: other sessions of the engine advance too, up to
+   their next event. *reason may be NULL. Errors as bitnet_begin; NUMERIC. */
+BITNET_API bitnet_result bitnet_generate(bitnet_session *session, const char *prompt,
+                                         const bitnet_generation *generation, bitnet_text_fn *fn, void *user,
+                                         bitnet_reason *reason, bitnet_error *err);
+
+/* Gets the logits [n_vocab] of token i of this call, in order; tokens that were pending before have no row. Nonzero
+   stops (CANCELLED). Must not call the library on the same engine. */
+typedef int bitnet_row_fn(void *user, int i, const float *logits);
+
+/* Appends tokens [n] and evaluates them. fn gets every row's logits; NULL: only the last row's are computed, see
+   bitnet_logits. Errors as bitnet_begin; NUMERIC. */
+BITNET_API bitnet_result bitnet_eval(bitnet_session *session, const int32_t *tokens, int n, bitnet_row_fn *fn,
+                                     void *user, bitnet_error *err);
+
+/* Logits [n_vocab] of the last evaluated token; NULL when there are none. Valid until the next call that
+   advances the session. */
+BITNET_API const float *bitnet_logits(const bitnet_session *session);
+
+/* out [n_embd]: the tokens' final hidden states, pooled as the file says (mean where it does not), divided by their
+   Euclidean length. Resets the session before and after. */
+BITNET_API bitnet_result bitnet_embed(bitnet_session *session, const int32_t *tokens, int n, float *out,
+                                      bitnet_error *err);
+
+/* ------------------------------------------------------------------------------------------ saved states */
+
+/* A session's tokens and KV cache as bytes: canonical, little-endian, the same from every machine and kernel set.
+   The generation in progress is not part of it: after loading, bitnet_begin with no prompt continues. */
+BITNET_API size_t bitnet_state_size(const bitnet_session *session);
+BITNET_API bitnet_result bitnet_state_save(const bitnet_session *session, void *buffer, size_t size,
+                                           bitnet_error *err);
+/* STATE and an unchanged session where the bytes are damaged, of another model, or too long for its n_ctx. */
+BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *buffer, size_t size,
+                                           bitnet_error *err);
+
+/* ------------------------------------------------------------------------------------------------- stats */
+
+typedef struct bitnet_stats {
+    uint64_t prompt_tokens, prompt_ns;        /* of the last begin: evaluated before the first sampled token */
+    uint64_t generated_tokens, generate_ns;   /* sampled, and the time from the first to the last of them */
+    size_t memory;                            /* bytes of this session */
+} bitnet_stats;
+
+BITNET_API void bitnet_get_stats(const bitnet_session *session, bitnet_stats *stats);
+BITNET_API const char *bitnet_result_text(bitnet_result result);
+BITNET_API const char *bitnet_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* BITNET_H_INCLUDED */
+/* ======================================================================================================
+   End of the header proper. What follows is compiled only where BITNET_IMPLEMENTATION is defined.
+   ====================================================================================================== */
+#ifdef BITNET_IMPLEMENTATION
+
+/* ======================================================================================================
+   >>platform    Compilers and operating systems
+   ======================================================================================================
+   Nearly every #if of this file stands here, in >>vectors and in >>dispatch. The rest of the file sees: a few
+   attribute macros, loads of little-endian numbers, 32-bit atomics, a clock, threads, files mapped into memory,
+   and a pair of functions that puts the floating-point unit into the state our arithmetic needs. */
+
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#if !defined(BITNET_NO_STDIO)
+  #include <stdio.h>
+#endif
+#include <stdlib.h>
+#if defined(_WIN32)
+  #ifndef WIN32_LEAN_AND_MEAN
+    #define WIN32_LEAN_AND_MEAN
+  #endif
+  #ifndef NOMINMAX
+    #define NOMINMAX
+  #endif
+  #include <windows.h>
+#else
+  #include <sched.h>                 /* also: struct timespec where <time.h> hides it under -std=c99 */
+  #include <time.h>
+  #include <unistd.h>
+  #if !defined(BITNET_NO_MMAP)
+    #include <fcntl.h>
+    #include <sys/mman.h>
+    #include <sys/stat.h>
+  #endif
+  #if !defined(BITNET_NO_THREADS)
+    #include <pthread.h>
+    #include <signal.h>
+  #endif
+#endif
+#if defined(__GNUC__) && !defined(BITNET_NO_SIMD) && (defined(__x86_64__) || defined(__i386__))
+  #include <immintrin.h>             /* before the pragmas: under them gcc -m32 can't read it */
+#endif
+
+/* Same bits everywhere needs plain IEEE arithmetic: no fused multiply-add that the source does not ask for, no
+   re-association, no x87. The host may compile with -ffast-math; these pragmas take it back for this file (the
+   function attribute of the same name does not reach inlined code: gcc 12). */
+#if defined(__clang__)
+  #if defined(__x86_64__) || defined(__i386__)        /* clang 14 has float_control for x86 only */
+    #pragma float_control(push)
+    #pragma float_control(precise, on)
+  #elif defined(__FAST_MATH__)                        /* tried: fp reassociate(off) is not enough */
+    #error "bitnet.h: clang can't take back -ffast-math here; compile this one file with -fno-fast-math"
+  #endif
+  #pragma clang fp contract(off)
+  #if defined(__i386__) && !defined(__SSE2__)
+    #define BNI_X87 1                /* tells >>dispatch to leave out the x86 kernels */
+    #pragma clang attribute bni_sse2.push(__attribute__((target("sse2"))), apply_to = function)
+  #endif
+#elif defined(__GNUC__)
+  #pragma GCC push_options
+  #pragma GCC optimize("no-fast-math,no-unsafe-math-optimizations,no-associative-math,no-reciprocal-math,fp-contract=off")
+  #if defined(__i386__) && !defined(__SSE2_MATH__)
+    #define BNI_X87 1                /* tells >>dispatch to leave out the x86 kernels */
+    #pragma GCC target("sse2,fpmath=sse")
+  #endif
+#elif defined(_MSC_VER)
+  #pragma float_control(precise, on, push)
+  #pragma fp_contract(off)
+#endif
+
+#ifndef BITNET_HEADER_FILENAME
+  #define BITNET_HEADER_FILENAME "bitnet.h"
+#endif
+#ifdef BITNET_ASSERT
+  #define BNI_ASSERT(x) BITNET_ASSERT(x)
+#else
+  #define BNI_ASSERT(x) ((void)0)    /* programming errors only, never file content; define BITNET_ASSERT to see them */
+#endif
+
+#if defined(__GNUC__)
+  #define BNI_UNUSED __attribute__((unused))
+  #define BNI_INLINE static inline __attribute__((unused))
+  #define BNI_NOINLINE __attribute__((noinline))
+  #define BNI_ALIGNED(n) __attribute__((aligned(n)))
+  #define BNI_RESTRICT __restrict__
+  #define BNI_LIKELY(x) __builtin_expect(!!(x), 1)
+  #define BNI_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#else
+  #define BNI_UNUSED
+  #define BNI_INLINE static __inline
+  #define BNI_NOINLINE __declspec(noinline)
+  #define BNI_ALIGNED(n) __declspec(align(n))
+  #define BNI_RESTRICT __restrict
+  #define BNI_LIKELY(x) (x)
+  #define BNI_UNLIKELY(x) (x)
+#endif
+
+#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
+  #define BNI_X86 1
+#else
+  #define BNI_X86 0
+#endif
+#if defined(__aarch64__) || defined(_M_ARM64)
+  #define BNI_ARM64 1
+#else
+  #define BNI_ARM64 0
+#endif
+
+/* Little-endian loads from any address. memcpy of a fixed size compiles to one load; the byte order is turned on
+   big-endian hosts only. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  #define BNI_BIG_ENDIAN 1
+#else
+  #define BNI_BIG_ENDIAN 0
+#endif
+
+BNI_INLINE uint16_t bni_load_u16(const void *p)
+{
+    const uint8_t *b = (const uint8_t *)p;
+    return (uint16_t)(b[0] | (b[1] << 8));
+}
+
+BNI_INLINE uint32_t bni_load_u32(const void *p)
+{
+#if BNI_BIG_ENDIAN
+    const uint8_t *b = (const uint8_t *)p;
+    return (uint32_t)b[0] | ((uint32_t)b[1] << 8) | ((uint32_t)b[2] << 16) | ((uint32_t)b[3] << 24);
+#else
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+#endif
+}
+
+/* As two halves: 32-bit hosts have no better way, and 64-bit compilers merge them. */
+BNI_INLINE uint64_t bni_load_u64(const void *p)
+{
+    return (uint64_t)bni_load_u32(p) | ((uint64_t)bni_load_u32((const uint8_t *)p + 4) << 32);
+}
+
+/* Little-endian, to any address. */
+BNI_INLINE void bni_store_u32(void *p, uint32_t v)
+{
+    uint8_t *b = (uint8_t *)p;
+    b[0] = (uint8_t)v;
+    b[1] = (uint8_t)(v >> 8);
+    b[2] = (uint8_t)(v >> 16);
+    b[3] = (uint8_t)(v >> 24);
+}
+
+BNI_INLINE void bni_store_u64(void *p, uint64_t v)
+{
+    bni_store_u32(p, (uint32_t)v);
+    bni_store_u32((uint8_t *)p + 4, (uint32_t)(v >> 32));
+}
+
+/* Bits of a number and back. memcpy, because reading a float through an integer pointer is undefined in C, and a union
+   is in C++. */
+BNI_INLINE uint32_t bni_float_bits(float x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
+BNI_INLINE float bni_bits_float(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
+BNI_INLINE uint64_t bni_double_bits(double x) { uint64_t u; memcpy(&u, &x, sizeof u); return u; }
+BNI_INLINE double bni_bits_double(uint64_t u) { double x; memcpy(&x, &u, sizeof x); return x; }
+BNI_INLINE float bni_load_f32(const void *p) { return bni_bits_float(bni_load_u32(p)); }
+
+/* ---------------------------------------------------------------------------------------------- atomics
+   Plain uint32_t with the compiler's own operations: C11's <stdatomic.h> does not exist in C99 and C++11. */
+
+typedef uint32_t bni_atomic;
+
+#if defined(__GNUC__)
+/* Load acquires, store releases, add does both and returns the value before; the fence orders a store before a later
+   load, which acquire and release alone do not. Overflow wraps. */
+BNI_INLINE uint32_t bni_atomic_load(const bni_atomic *a) { return __atomic_load_n(a, __ATOMIC_ACQUIRE); }
+BNI_INLINE void bni_atomic_store(bni_atomic *a, uint32_t v) { __atomic_store_n(a, v, __ATOMIC_RELEASE); }
+BNI_INLINE uint32_t bni_atomic_add(bni_atomic *a, uint32_t v) { return __atomic_fetch_add(a, v, __ATOMIC_SEQ_CST); }
+BNI_INLINE void bni_atomic_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+#else
+BNI_INLINE uint32_t bni_atomic_load(const bni_atomic *a)
+{
+    return (uint32_t)InterlockedOr((volatile LONG *)a, 0);
+}
+BNI_INLINE void bni_atomic_store(bni_atomic *a, uint32_t v) { InterlockedExchange((volatile LONG *)a, (LONG)v); }
+BNI_INLINE uint32_t bni_atomic_add(bni_atomic *a, uint32_t v)
+{
+    return (uint32_t)InterlockedExchangeAdd((volatile LONG *)a, (LONG)v);
+}
+BNI_INLINE void bni_atomic_fence(void) { MemoryBarrier(); }
+#endif
+
+/* In loops that wait for another thread: lets the core's other hardware thread run, and saves power. */
+BNI_INLINE void bni_cpu_pause(void)
+{
+#if defined(__GNUC__) && BNI_X86
+    __asm__ __volatile__("pause");
+#elif defined(__GNUC__) && BNI_ARM64
+    __asm__ __volatile__("yield");
+#elif defined(_WIN32)
+    YieldProcessor();
+#endif
+}
+
+/* ------------------------------------------------------------------------------------- clock and threads
+   Under -std=c99 glibc hides clock_gettime and madvise once <stdio.h> has been included without feature macros,
+   and this header can't be first everywhere: then we declare them ourselves, as POSIX and Linux have them. */
+
+#if !defined(_WIN32)
+  #ifndef CLOCK_MONOTONIC
+    #define CLOCK_MONOTONIC 1
+  #endif
+  #if !defined(__cplusplus) && defined(__STRICT_ANSI__) && defined(__linux__) && !defined(_DEFAULT_SOURCE) && \
+      !defined(__USE_POSIX199309)
+extern int clock_gettime(int clock, struct timespec *time);
+  #endif
+#endif
+
+/* Nanoseconds since some fixed moment; never goes back. */
+BNI_INLINE uint64_t bni_time_ns(void)
+{
+#if defined(_WIN32)
+    LARGE_INTEGER count, frequency;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&frequency);
+    return (uint64_t)count.QuadPart / (uint64_t)frequency.QuadPart * 1000000000u +
+           (uint64_t)count.QuadPart % (uint64_t)frequency.QuadPart * 1000000000u / (uint64_t)frequency.QuadPart;
+#else
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+        return 0;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#endif
+}
+
+/* Cores that are online, at least 1. An affinity mask or a container's share is not asked for: a host that has one sets
+   n_threads. */
+BNI_INLINE int bni_cpu_count(void)
+{
+#if defined(BITNET_NO_THREADS)
+    return 1;
+#elif defined(_WIN32)
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return info.dwNumberOfProcessors > 0 ? (int)info.dwNumberOfProcessors : 1;
+#else
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 && n < 65536 ? (int)n : 1;
+#endif
+}
+
+#if defined(BITNET_NO_THREADS)
+BNI_INLINE void bni_thread_yield(void) { }
+#elif defined(_WIN32)
+/* Mutex, condition and thread, under one set of names. The init functions return 0 or nonzero; a Windows lock needs no
+   freeing. 256 KiB of stack are enough: jobs have no recursion and no large arrays. */
+typedef SRWLOCK bni_mutex;
+typedef CONDITION_VARIABLE bni_cond;
+typedef struct bni_thread { HANDLE handle; void (*fn)(void *); void *arg; } bni_thread;
+BNI_INLINE void bni_thread_yield(void) { SwitchToThread(); }
+BNI_INLINE int bni_mutex_init(bni_mutex *m) { InitializeSRWLock(m); return 0; }
+BNI_INLINE void bni_mutex_free(bni_mutex *m) { (void)m; }
+BNI_INLINE void bni_mutex_lock(bni_mutex *m) { AcquireSRWLockExclusive(m); }
+BNI_INLINE void bni_mutex_unlock(bni_mutex *m) { ReleaseSRWLockExclusive(m); }
+BNI_INLINE int bni_cond_init(bni_cond *c) { InitializeConditionVariable(c); return 0; }
+BNI_INLINE void bni_cond_free(bni_cond *c) { (void)c; }
+BNI_INLINE void bni_cond_wait(bni_cond *c, bni_mutex *m) { SleepConditionVariableSRW(c, m, INFINITE, 0); }
+BNI_INLINE void bni_cond_broadcast(bni_cond *c) { WakeAllConditionVariable(c); }
+static DWORD WINAPI bni_thread_main(LPVOID arg)
+{
+    bni_thread *t = (bni_thread *)arg;
+    t->fn(t->arg);
+    return 0;
+}
+BNI_INLINE int bni_thread_start(bni_thread *t, void (*fn)(void *), void *arg)
+{
+    t->fn = fn;
+    t->arg = arg;
+    t->handle = CreateThread(NULL, 256 * 1024, bni_thread_main, t, 0, NULL);
+    return t->handle ? 0 : -1;
+}
+BNI_INLINE void bni_thread_join(bni_thread *t) { WaitForSingleObject(t->handle, INFINITE); CloseHandle(t->handle); }
+#else
+typedef pthread_mutex_t bni_mutex;
+typedef pthread_cond_t bni_cond;
+typedef struct bni_thread { pthread_t handle; void (*fn)(void *); void *arg; } bni_thread;
+BNI_INLINE void bni_thread_yield(void) { sched_yield(); }
+BNI_INLINE int bni_mutex_init(bni_mutex *m) { return pthread_mutex_init(m, NULL); }
+BNI_INLINE void bni_mutex_free(bni_mutex *m) { pthread_mutex_destroy(m); }
+BNI_INLINE void bni_mutex_lock(bni_mutex *m) { pthread_mutex_lock(m); }
+BNI_INLINE void bni_mutex_unlock(bni_mutex *m) { pthread_mutex_unlock(m); }
+BNI_INLINE int bni_cond_init(bni_cond *c) { return pthread_cond_init(c, NULL); }
+BNI_INLINE void bni_cond_free(bni_cond *c) { pthread_cond_destroy(c); }
+BNI_INLINE void bni_cond_wait(bni_cond *c, bni_mutex *m) { pthread_cond_wait(c, m); }
+BNI_INLINE void bni_cond_broadcast(bni_cond *c) { pthread_cond_broadcast(c); }
+static void *bni_thread_main(void *arg)
+{
+    bni_thread *t = (bni_thread *)arg;
+    t->fn(t->arg);
+    return NULL;
+}
+/* 0 or nonzero. t must stay where it is until joined. */
+BNI_INLINE int bni_thread_start(bni_thread *t, void (*fn)(void *), void *arg)
+{
+    t->fn = fn;
+    t->arg = arg;
+    return pthread_create(&t->handle, NULL, bni_thread_main, t);
+}
+BNI_INLINE void bni_thread_join(bni_thread *t) { pthread_join(t->handle, NULL); }
+#endif
+
+/* ------------------------------------------------------------------------------- floating-point environment
+   Linking any object with -ffast-math sets flush-to-zero for the whole program, and a host may have set another
+   rounding. Whatever computes floats runs between these two calls. */
+
+/* The host's control register, to be put back by bni_fp_leave on the same thread. Calls may nest. Status flags that
+   our arithmetic raises stay raised. */
+typedef struct bni_fp_state { uint64_t control; } bni_fp_state;
+
+#if defined(__GNUC__) && BNI_X86
+/* Loading the register drains the pipeline, so it is written only where it differs. 0xffc0 leaves out
+   the six status flags in bits 0 to 5; bit 6 is DAZ, bits 7 to 12 the masks, 13 and 14 the rounding, bit 15 FTZ. */
+BNI_INLINE bni_fp_state bni_fp_enter(void)
+{
+    bni_fp_state old;
+    uint32_t host, ours = 0x1f80;              /* all exceptions masked, round to nearest, no FTZ, no DAZ */
+    __asm__ __volatile__("stmxcsr %0" : "=m"(host));
+    old.control = host;
+    if ((host & 0xffc0u) != ours)
+        __asm__ __volatile__("ldmxcsr %0" : : "m"(ours));
+    return old;
+}
+BNI_INLINE void bni_fp_leave(bni_fp_state old)
+{
+    uint32_t host = (uint32_t)old.control;
+    if ((host & 0xffc0u) != 0x1f80u)
+        __asm__ __volatile__("ldmxcsr %0" : : "m"(host));
+}
+#elif defined(__GNUC__) && BNI_ARM64
+/* FPCR 0: round to nearest, no flush-to-zero, no default NaN, no traps. Status flags live in another register. */
+BNI_INLINE bni_fp_state bni_fp_enter(void)
+{
+    bni_fp_state old;
+    uint64_t ours = 0;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(old.control));
+    if (old.control != ours)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(ours));
+    return old;
+}
+BNI_INLINE void bni_fp_leave(bni_fp_state old)
+{
+    if (old.control != 0)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(old.control));
+}
+#else
+/* Machines without such a register (WebAssembly), or without a way to reach it: the host must not have changed it. */
+BNI_INLINE bni_fp_state bni_fp_enter(void) { bni_fp_state old; old.control = 0; return old; }
+BNI_INLINE void bni_fp_leave(bni_fp_state old) { (void)old; }
+#endif
+
+/* ------------------------------------------------------------------------------------------------- files
+   bni_map: a whole file as read-only memory. Pages arrive when touched, are shared between processes, and can be
+   given back (bni_map_release) once their content has been repacked. */
+
+typedef struct bni_map { const uint8_t *data; uint64_t size; } bni_map;
+
+#if defined(BITNET_NO_MMAP)
+/* Without mappings every opening falls back to bni_file. */
+BNI_INLINE int bni_map_open(bni_map *m, const char *path) { (void)m; (void)path; return -1; }
+BNI_INLINE void bni_map_close(bni_map *m) { (void)m; }
+BNI_INLINE void bni_map_release(const uint8_t *p, uint64_t size) { (void)p; (void)size; }
+BNI_INLINE int bni_lock_memory(const void *p, uint64_t size) { (void)p; (void)size; return -1; }
+BNI_INLINE void bni_unlock_memory(const void *p, uint64_t size) { (void)p; (void)size; }
+#elif defined(_WIN32)
+/* 0, or -1 with nothing to close. */
+static int bni_map_open(bni_map *m, const char *path)
+{
+    LARGE_INTEGER size;
+    HANDLE mapping, file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL,
+                                       NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return -1;
+    mapping = GetFileSizeEx(file, &size) && size.QuadPart > 0 ? CreateFileMappingA(file, NULL, PAGE_READONLY, 0, 0, NULL)
+                                                              : NULL;
+    CloseHandle(file);
+    if (!mapping)
+        return -1;
+    m->data = (const uint8_t *)MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+    m->size = (uint64_t)size.QuadPart;
+    CloseHandle(mapping);
+    return m->data ? 0 : -1;
+}
+BNI_INLINE void bni_map_close(bni_map *m) { UnmapViewOfFile(m->data); }
+BNI_INLINE void bni_map_release(const uint8_t *p, uint64_t size) { (void)p; (void)size; }
+BNI_INLINE int bni_lock_memory(const void *p, uint64_t size) { return VirtualLock((void *)p, (SIZE_T)size) ? 0 : -1; }
+BNI_INLINE void bni_unlock_memory(const void *p, uint64_t size) { VirtualUnlock((void *)p, (SIZE_T)size); }
+#else
+  #ifndef MADV_DONTNEED
+    #define MADV_DONTNEED 4
+  #endif
+  #ifdef O_CLOEXEC
+    #define BNI_CLOEXEC O_CLOEXEC    /* no descriptor of ours for a child process */
+  #else
+    #define BNI_CLOEXEC 0
+  #endif
+  #if !defined(__cplusplus) && defined(__STRICT_ANSI__) && defined(__linux__) && !defined(__USE_MISC)
+extern int madvise(void *address, size_t size, int advice);
+  #endif
+
+/* 0, or -1 with nothing to close. Only regular files: a pipe has no size to map. */
+static int bni_map_open(bni_map *m, const char *path)
+{
+    struct stat info;
+    void *p = MAP_FAILED;
+    int file = open(path, O_RDONLY | BNI_CLOEXEC);
+    if (file < 0)
+        return -1;
+    if (fstat(file, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0 &&
+        (uint64_t)info.st_size == (uint64_t)(size_t)info.st_size)
+        p = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    if (p == MAP_FAILED)
+        return -1;
+    m->data = (const uint8_t *)p;
+    m->size = (uint64_t)info.st_size;
+    return 0;
+}
+
+BNI_INLINE void bni_map_close(bni_map *m) { munmap((void *)(uintptr_t)m->data, (size_t)m->size); }
+
+/* Gives back the whole pages inside [p, p + size) of a mapping; they would be read again if touched. */
+static void bni_map_release(const uint8_t *p, uint64_t size)
+{
+    uintptr_t page = 65536;                    /* a multiple of every page size in use (4, 16 and 64 KiB) */
+    uintptr_t first = ((uintptr_t)p + page - 1) & ~(page - 1), last = ((uintptr_t)p + (uintptr_t)size) & ~(page - 1);
+    if (last > first)
+        (void)madvise((void *)first, (size_t)(last - first), MADV_DONTNEED);
+}
+
+/* 0, or nonzero where the system refuses (often by a limit, see ulimit -l). Unlocked with the memory itself. */
+BNI_INLINE int bni_lock_memory(const void *p, uint64_t size) { return mlock(p, (size_t)size); }
+BNI_INLINE void bni_unlock_memory(const void *p, uint64_t size) { (void)munlock(p, (size_t)size); }
+#endif
+
+/* Why the last opening failed, for a person: a constant text. errno is the thread's own, so no other open can
+   interfere; a few words of ours, as strerror need not be thread-safe. */
+static const char *bni_why_not_open(void)
+{
+    if (errno == ENOENT)
+        return "no such file";
+    if (errno == EACCES)
+        return "permission denied";
+#if defined(BITNET_NO_STDIO)
+    return "it can't be mapped, and this build reads no files (BITNET_NO_STDIO)";
+#else
+    return "it can't be read";
+#endif
+}
+
+/* A file read piece by piece: the fallback where nothing can be mapped. */
+#if defined(BITNET_NO_STDIO)
+/* Without <stdio.h>: opening fails, and the error says so. */
+typedef struct bni_file { int unused; } bni_file;
+BNI_INLINE int bni_file_open(bni_file *f, const char *path, uint64_t *size) { (void)f; (void)path; (void)size; return -1; }
+BNI_INLINE void bni_file_close(bni_file *f) { (void)f; }
+BNI_INLINE int bni_file_read(void *f, uint64_t at, void *p, size_t n) { (void)f; (void)at; (void)p; (void)n; return -1; }
+#else
+/* at: the stream's position, so that reads in order need no seek. One reader at a time. */
+typedef struct bni_file { FILE *stream; uint64_t at; } bni_file;
+
+/* Moves to an absolute offset with the widest seek that every C library has: fseek steps of at most 1 GiB. */
+static int bni_file_seek(bni_file *f, uint64_t offset)
+{
+    if (f->at == offset)
+        return 0;
+    if (offset < f->at) {
+        if (fseek(f->stream, 0, SEEK_SET) != 0)
+            return -1;
+        f->at = 0;
+    }
+    while (f->at < offset) {
+        uint64_t step = offset - f->at < 1u << 30 ? offset - f->at : 1u << 30;
+        if (fseek(f->stream, (long)step, SEEK_CUR) != 0)
+            return -1;
+        f->at += step;
+    }
+    return 0;
+}
+
+/* bitnet_reader's read: 0, or -1. user is the bni_file. Short reads are errors: every range was checked against the
+   file's size, so the file must have shrunk or the disk failed. */
+static int bni_file_read(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    bni_file *f = (bni_file *)user;
+    if (bni_file_seek(f, offset) != 0)
+        return -1;
+    if (fread(buffer, 1, n, f->stream) != n) {
+        f->at = UINT64_MAX;                    /* position unknown: the next seek starts over */
+        return -1;
+    }
+    f->at += n;
+    return 0;
+}
+
+/* 0 and the file's size, or -1 with nothing to close. The size is found by halving: where a byte can be read. 46 reads
+   below 2^46 (64 TiB); ftell returns a long, which ends at 2 GiB on Windows and 32-bit systems. */
+static int bni_file_open(bni_file *f, const char *path, uint64_t *size)
+{
+    uint64_t low = 0, high = (uint64_t)1 << 46, middle;
+    char byte;
+    f->at = 0;
+    f->stream = fopen(path, "rb");
+    if (!f->stream)
+        return -1;
+    while (low < high) {
+        middle = low + (high - low) / 2;
+        if (bni_file_read(f, middle, &byte, 1) == 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *size = low;
+    return 0;
+}
+
+BNI_INLINE void bni_file_close(bni_file *f) { fclose(f->stream); }
+#endif
+/* ======================================================================================================
+   >>memory    Allocator and arena
+   ======================================================================================================
+   An object is one block. Its layout is a function that takes pieces from an arena; it runs twice, first only
+   measuring, then committing, so that the size known beforehand can't disagree with the use. */
+
+static void *bni_default_alloc(void *user, size_t size, size_t align)
+{
+    /* malloc aligns to 16 at best: round up by hand and keep the true address just below. */
+    uint8_t *raw, *p;
+    (void)user;
+    if (size > SIZE_MAX - align - sizeof(void *))
+        return NULL;
+    raw = (uint8_t *)malloc(size + align + sizeof(void *));
+    if (!raw)
+        return NULL;
+    p = (uint8_t *)(((uintptr_t)raw + sizeof(void *) + align - 1) & ~(uintptr_t)(align - 1));
+    memcpy(p - sizeof(void *), &raw, sizeof(void *));
+    return p;
+}
+
+static void bni_default_free(void *user, void *memory, size_t size)
+{
+    void *raw;
+    (void)user;
+    (void)size;
+    memcpy(&raw, (uint8_t *)memory - sizeof(void *), sizeof(void *));
+    free(raw);
+}
+
+/* The host's allocator, or malloc's where it gave none. */
+BNI_INLINE bitnet_allocator bni_allocator_or_default(bitnet_allocator a)
+{
+    if (!a.alloc || !a.free) {
+        a.alloc = bni_default_alloc;
+        a.free = bni_default_free;
+        a.user = NULL;
+    }
+    return a;
+}
+
+/* NULL on failure, also where size does not fit a 32-bit host. */
+static void *bni_alloc(const bitnet_allocator *a, uint64_t size, size_t align)
+{
+    if (size > (uint64_t)(SIZE_MAX / 2))
+        return NULL;
+    return a->alloc(a->user, (size_t)size, align);
+}
+
+/* NULL is allowed. size: as given to bni_alloc. */
+static void bni_free(const bitnet_allocator *a, void *memory, uint64_t size)
+{
+    if (memory)
+        a->free(a->user, memory, (size_t)size);
+}
+
+#define BNI_BLOCK_ALIGN 64           /* a cache line, and the widest vector */
+
+/* base NULL: measuring. used may pass any size while measuring; overflow says it left 64 bits. */
+typedef struct bni_arena {
+    uint8_t *base;
+    uint64_t used;
+    int overflow;
+} bni_arena;
+
+BNI_INLINE int bni_arena_measuring(const bni_arena *a) { return a->base == NULL; }
+
+/* count * size bytes at a multiple of align (at most BNI_BLOCK_ALIGN); NULL while measuring. Not cleared. */
+static void *bni_arena_take_raw(bni_arena *a, uint64_t count, uint64_t size, size_t align)
+{
+    uint64_t at = (a->used + align - 1) & ~(uint64_t)(align - 1), bytes;
+    if (size != 0 && count > ((uint64_t)1 << 62) / size) {
+        a->overflow = 1;
+        return NULL;
+    }
+    bytes = count * size;
+    if (at > ((uint64_t)1 << 62) - bytes) {
+        a->overflow = 1;
+        return NULL;
+    }
+    a->used = at + bytes;
+    return a->base ? a->base + (size_t)at : NULL;
+}
+
+/* The same, cleared. */
+static void *bni_arena_take(bni_arena *a, uint64_t count, uint64_t size, size_t align)
+{
+    void *p = bni_arena_take_raw(a, count, size, align);
+    if (p)
+        memset(p, 0, (size_t)(count * size));
+    return p;
+}
+
+/* a * b, or UINT64_MAX where it doesn't fit: sizes from a file are multiplied with this. */
+BNI_INLINE uint64_t bni_mul(uint64_t a, uint64_t b)
+{
+    return a != 0 && b > UINT64_MAX / a ? UINT64_MAX : a * b;
+}
+
+/* ======================================================================================================
+   >>errors    One way to fail
+   ======================================================================================================
+   return bni_fail(err, CODE, byte, "text", ...): the code for the program, the text for the person, the byte of the
+   file for both. The formatter is our own and small, since BITNET_NO_STDIO leaves no snprintf. */
+
+typedef struct bni_str { const char *data; size_t size; } bni_str;
+
+BNI_INLINE bni_str bni_str_of(const char *text)
+{
+    bni_str s;
+    s.data = text;
+    s.size = strlen(text);
+    return s;
+}
+
+BNI_INLINE int bni_str_equal(bni_str s, const char *text)
+{
+    size_t n = strlen(text);
+    return s.size == n && memcmp(s.data, text, n) == 0;
+}
+
+/* Bytes of the printable UTF-8 character at p [left]; 0: a control character, or no UTF-8. Names from a file end up on
+   terminals and in logs. (The exact decoder is in >>unicode; overlong forms pass here and do no harm.) */
+static size_t bni_printable(const char *p, size_t left)
+{
+    const uint8_t *b = (const uint8_t *)p;
+    size_t i, n = b[0] < 0x80 ? 1 : b[0] < 0xc2 ? 0 : b[0] < 0xe0 ? 2 : b[0] < 0xf0 ? 3 : b[0] < 0xf5 ? 4 : 0;
+    if (n > left || (n == 1 && (b[0] < 32 || b[0] == 127)) || (n == 2 && b[0] == 0xc2 && b[1] < 0xa0))
+        return 0;
+    for (i = 1; i < n; i++)
+        if ((b[i] & 0xc0) != 0x80)
+            return 0;
+    return n;
+}
+
+/* Copies a string into a fixed field, cut between characters where it does not fit; what is not printable UTF-8
+   becomes '?'. */
+static void bni_str_copy(char *to, size_t capacity, bni_str s)
+{
+    size_t i, n = 0, size;
+    for (i = 0; i < s.size; i += size) {
+        size_t good = bni_printable(s.data + i, s.size - i);
+        size = good ? good : 1;
+        if (n + size >= capacity)
+            break;
+        if (good)
+            memcpy(to + n, s.data + i, size);
+        else
+            to[n] = '?';
+        n += size;
+    }
+    to[n] = 0;
+}
+
+/* Text of v at the end of buffer [24]; base 10 or 16. */
+static bni_str bni_number(char *buffer, uint64_t v, unsigned base)
+{
+    bni_str s;
+    char *p = buffer + 24;
+    do {
+        *--p = "0123456789abcdef"[v % base];
+        v /= base;
+    } while (v);
+    s.data = p;
+    s.size = (size_t)(buffer + 24 - p);
+    return s;
+}
+
+/* Appends to text [capacity], cutting; returns the new length. */
+static size_t bni_append(char *text, size_t capacity, size_t length, bni_str s)
+{
+    size_t n = length + 1 < capacity ? capacity - 1 - length : 0;
+    if (n > s.size)
+        n = s.size;
+    bni_str_copy(text + length, n + 1, s);
+    return length + strlen(text + length);
+}
+
+/* %s const char *, %S const bni_str *, %d int, %u uint64_t, %x uint64_t in hex, %%. */
+static void bni_format_list(char *text, size_t capacity, const char *format, va_list args)
+{
+    size_t length = 0;
+    char number[24];
+    text[0] = 0;
+    for (; *format; format++) {
+        bni_str s;
+        s.data = format;
+        s.size = 1;
+        if (*format == '%') {
+            format++;
+            if (*format == 's') {
+                s = bni_str_of(va_arg(args, const char *));
+            } else if (*format == 'S') {
+                s = *va_arg(args, const bni_str *);
+            } else if (*format == 'd') {
+                int v = va_arg(args, int);
+                if (v < 0)
+                    length = bni_append(text, capacity, length, bni_str_of("-"));
+                s = bni_number(number, v < 0 ? (uint64_t)(-(int64_t)v) : (uint64_t)v, 10);
+            } else if (*format == 'u' || *format == 'x') {
+                s = bni_number(number, va_arg(args, uint64_t), *format == 'u' ? 10 : 16);
+            } else {
+                s.data = format;
+            }
+        }
+        length = bni_append(text, capacity, length, s);
+    }
+}
+
+static bitnet_result bni_fail(bitnet_error *err, bitnet_result code, uint64_t offset, const char *format, ...)
+{
+    if (err) {
+        va_list args;
+        err->code = code;
+        err->offset = offset;
+        va_start(args, format);
+        bni_format_list(err->text, sizeof err->text, format, args);
+        va_end(args);
+    }
+    return code;
+}
+
+static void bni_notice(const bitnet_logger *logger, bitnet_log_level level, const char *format, ...)
+{
+    char text[320];
+    va_list args;
+    if (!logger->log)
+        return;
+    va_start(args, format);
+    bni_format_list(text, sizeof text, format, args);
+    va_end(args);
+    logger->log(logger->user, level, text);
+}
+/* ======================================================================================================
+   >>numbers    Arithmetic that gives the same bits everywhere
+   ======================================================================================================
+   The logits of a model must not depend on compiler, optimisation level or instruction set. IEEE 754 makes +, -, *, /
+   and square root exact functions of their operands; everything else here is built from them in a fixed order, so it
+   is exact in the same sense. libm is not used: two C libraries disagree in the last bit of exp.
+
+   Two habits of compilers break this. Re-association and friends (-ffast-math) are taken back by the pragmas at the
+   start of the implementation. Contraction of a*b + c into one fused instruction is, on gcc; clang's code generator
+   fuses under -ffast-math and -ffp-contract=fast whatever the pragmas say, because the flag is global to the back end.
+   An empty asm statement that claims to change the product stops it. So the rule of this file is:
+
+       a product that is added to something is written bni_mulf(a, b) or bni_muld(a, b).
+
+   bni_self_check tests at run time that the build kept these promises.
+   Read first: bni_mulf, bni_round_even, bni_expf. */
+
+/* Makes x a value that the code generator can't look behind. Only clang needs it, and only machines that can fuse; x86
+   counts as one even without FMA, because these functions are inlined into kernels whose target has it. */
+#if !defined(__clang__) || defined(__wasm__)
+  #define BNI_SETTLE(x) ((void)0)
+#elif BNI_X86
+  #define BNI_SETTLE(x) __asm__("" : "+x"(x))
+#elif BNI_ARM64
+  #define BNI_SETTLE(x) __asm__("" : "+w"(x))
+#else
+  #define BNI_SETTLE(x) __asm__("" : "+m"(x))
+#endif
+
+/* a * b rounded to float, never fused with what follows. */
+BNI_INLINE float bni_mulf(float a, float b)
+{
+    float p = a * b;
+    BNI_SETTLE(p);
+    return p;
+}
+
+/* a * b rounded to double, never fused with what follows. */
+BNI_INLINE double bni_muld(double a, double b)
+{
+    double p = a * b;
+    BNI_SETTLE(p);
+    return p;
+}
+
+/* n rounded up to whole vectors of 16: the padded length of every f32 row. */
+BNI_INLINE int bni_pad16(int n) { return (n + 15) & ~15; }
+
+/* ------------------------------------------------------------------------------------ rounding, f16, bf16 */
+
+/* The integer nearest to x, halves to the even one: what cvtps2dq and fcvtns do. Too large, infinite or not a
+   number: INT32_MIN, as on x86. */
+BNI_INLINE int32_t bni_round_even(float x)
+{
+    float a = bni_bits_float(bni_float_bits(x) & 0x7fffffffu);
+    int32_t i;
+    /* floats from 2^23 on are integers, so adding 2^23 leaves no room for a fraction and rounds it away */
+    if (a < 8388608.0f) {
+        a = a + 8388608.0f;
+        i = (int32_t)(bni_float_bits(a) - 0x4b000000u);
+    } else if (a < 2147483648.0f) {
+        i = (int32_t)a;
+    } else {
+        return INT32_MIN;
+    }
+    return bni_float_bits(x) >> 31 ? -i : i;
+}
+
+/* Exact. A signalling NaN becomes quiet, as vcvtph2ps does it. */
+BNI_INLINE float bni_f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 1023u;
+    if (exponent == 31)
+        return bni_bits_float(sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0u));
+    if (exponent == 0)               /* denormal: fraction * 2^-24, which float can hold normalised */
+        return bni_bits_float(sign | bni_float_bits((float)(int32_t)fraction * 5.9604644775390625e-8f));
+    return bni_bits_float(sign | (exponent + 112u) << 23 | fraction << 13);
+}
+
+/* The nearest f16, halves to even; overflow gives infinity, NaN stays NaN. */
+BNI_INLINE uint16_t bni_f32_to_f16(float x)
+{
+    uint32_t bits = bni_float_bits(x), sign = bits >> 16 & 0x8000u, a = bits & 0x7fffffffu, half, rest, shift;
+    if (a > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u | (a >> 13 & 0x3ffu));
+    if (a >= 0x477ff000u)            /* 65520 and more round to infinity */
+        return (uint16_t)(sign | 0x7c00u);
+    if (a < 0x33000000u)             /* below 2^-25, half of the smallest denormal */
+        return (uint16_t)sign;
+    if (a >= 0x38800000u) {          /* normal: drop 13 bits and move the exponent's bias from 127 to 15 */
+        shift = 13;
+        half = (a >> 13) - (112u << 10);
+    } else {                         /* denormal: the hidden bit becomes visible and moves right */
+        shift = 126u - (a >> 23);
+        a = (a & 0x7fffffu) | 0x800000u;
+        half = a >> shift;
+    }
+    rest = a & ((1u << shift) - 1u);
+    if (rest > 1u << (shift - 1) || (rest == 1u << (shift - 1) && (half & 1u)))
+        half++;                      /* a carry into the exponent is the right answer, too */
+    return (uint16_t)(sign | half);
+}
+
+/* bf16 is the upper half of a float. */
+BNI_INLINE float bni_bf16_to_f32(uint16_t h) { return bni_bits_float((uint32_t)h << 16); }
+
+/* -------------------------------------------------------------------------------------------- square roots */
+
+/* The correctly rounded square root, as IEEE 754 wants it; NaN below zero. The instruction where there is one (the C
+   operator does not exist, sqrt() is libm's, and compilers replace it by an estimate under -ffast-math). */
+#if defined(__GNUC__) && BNI_X86
+BNI_INLINE double bni_sqrt(double x) { double r; __asm__("sqrtsd %1, %0" : "=x"(r) : "x"(x)); return r; }
+BNI_INLINE float bni_sqrtf(float x) { float r; __asm__("sqrtss %1, %0" : "=x"(r) : "x"(x)); return r; }
+#elif defined(__GNUC__) && BNI_ARM64
+BNI_INLINE double bni_sqrt(double x) { double r; __asm__("fsqrt %d0, %d1" : "=w"(r) : "w"(x)); return r; }
+BNI_INLINE float bni_sqrtf(float x) { float r; __asm__("fsqrt %s0, %s1" : "=w"(r) : "w"(x)); return r; }
+#else
+/* Digit by digit in integers: 54 binary digits of the root, the last of which only rounds. */
+static double bni_sqrt(double x)
+{
+    uint64_t bits = bni_double_bits(x), fraction, root = 0, rest = 0;
+    int exponent = (int)(bits >> 52), i;
+    if (bits << 1 == 0 || bits == 0x7ff0000000000000u)
+        return x;
+    if (bits > 0x7ff0000000000000u)
+        return bni_bits_double(0x7ff8000000000000u);
+    fraction = bits & 0xfffffffffffffu;
+    if (exponent == 0)
+        for (exponent = 1; !(fraction >> 52); exponent--)
+            fraction <<= 1;
+    fraction |= (uint64_t)1 << 52;
+    exponent -= 1023;
+    if (exponent & 1) {              /* an even exponent halves exactly */
+        fraction <<= 1;
+        exponent--;
+    }
+    /* the radicand is fraction * 2^54, 108 bits: two of them come down per digit, the lower 54 are zeros */
+    for (i = 53; i >= 0; i--) {
+        uint64_t two = i >= 27 ? fraction >> (2 * (i - 27)) & 3u : 0u, trial = root << 2 | 1u;
+        rest = rest << 2 | two;
+        root <<= 1;
+        if (rest >= trial) {
+            rest -= trial;
+            root |= 1u;
+        }
+    }
+    root = (root >> 1) + (root & 1u);          /* never a tie: a root with 54 digits has a square with 107 */
+    return bni_bits_double(((uint64_t)(exponent / 2 + 1022) << 52) + root);
+}
+
+/* Rounding twice does no harm here: double has more than twice the digits of float, and two to spare. */
+BNI_INLINE float bni_sqrtf(float x) { return (float)bni_sqrt((double)x); }
+#endif
+
+/* ---------------------------------------------------------------------------------------------- exponentials */
+
+/* The constants of bni_expf and of its vector form: ln 2 in two parts (n * HI is exact for |n| < 2^14) and a
+   polynomial for (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2 (S. Moshier, Cephes). */
+#define BNI_EXP_LOG2E 1.44269504088896341f
+#define BNI_EXP_LN2_HI 0.693359375f
+#define BNI_EXP_LN2_LO (-2.12194440e-4f)
+#define BNI_EXP_P0 1.9875691500e-4f
+#define BNI_EXP_P1 1.3981999507e-3f
+#define BNI_EXP_P2 8.3334519073e-3f
+#define BNI_EXP_P3 4.1665795894e-2f
+#define BNI_EXP_P4 1.6666665459e-1f
+#define BNI_EXP_P5 5.0000001201e-1f
+#define BNI_EXP_MIN (-104.0f)        /* e^-104 < 2^-150 rounds to 0 */
+#define BNI_EXP_MAX 89.0f            /* e^89 > 2^128 rounds to infinity */
+
+/* e^x to 1.5 units in the last place; 0 from -104 down, infinity from 89 up and for NaN. Total: no input traps.
+   >>vectors has the same operations in the same order. */
+BNI_INLINE float bni_expf(float x)
+{
+    float n, r, p;
+    int32_t i;
+    uint32_t half;
+    x = x < BNI_EXP_MAX ? x : BNI_EXP_MAX;
+    x = x > BNI_EXP_MIN ? x : BNI_EXP_MIN;
+    i = bni_round_even(bni_mulf(x, BNI_EXP_LOG2E));
+    n = (float)i;
+    r = x - bni_mulf(n, BNI_EXP_LN2_HI);
+    r = r - bni_mulf(n, BNI_EXP_LN2_LO);
+    p = bni_mulf(BNI_EXP_P0, r) + BNI_EXP_P1;
+    p = bni_mulf(p, r) + BNI_EXP_P2;
+    p = bni_mulf(p, r) + BNI_EXP_P3;
+    p = bni_mulf(p, r) + BNI_EXP_P4;
+    p = bni_mulf(p, r) + BNI_EXP_P5;
+    p = (bni_mulf(p, bni_mulf(r, r)) + r) + 1.0f;
+    /* times 2^i in two steps, so that neither factor leaves the range of normal numbers: -150 <= i <= 128 */
+    half = (uint32_t)(i + 256) >> 1;
+    p = p * bni_bits_float((half - 1u) << 23);
+    return p * bni_bits_float(((uint32_t)(i + 255) - half) << 23);
+}
+
+/* 1/n!, the coefficients of e^x, sin x and cos x. */
+static const double bni_inverse_factorial[] = {
+    1.0, 1.0, 0.5, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800,
+    1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0, 1.0 / 87178291200.0, 1.0 / 1307674368000.0,
+    1.0 / 20922789888000.0, 1.0 / 355687428096000.0, 1.0 / 6402373705728000.0
+};
+
+#define BNI_LN2_HI 6.93147180369123816490e-01            /* 33 bits of ln 2, */
+#define BNI_LN2_LO 1.90821492927058770002e-10            /* and the rest */
+
+/* e^x to 1e-15; 0 below -745.2, infinity above 709.8 and for NaN. */
+static double bni_exp(double x)
+{
+    double n, r, p;
+    int32_t i, half;
+    if (!(x < 709.79))
+        return bni_bits_double(0x7ff0000000000000u);
+    if (x < -745.2)
+        return 0.0;
+    i = (int32_t)(bni_muld(x, 1.44269504088896340736) + (x < 0 ? -0.5 : 0.5));
+    n = (double)i;
+    r = x - bni_muld(n, BNI_LN2_HI);
+    r = r - bni_muld(n, BNI_LN2_LO);
+    p = bni_inverse_factorial[14];             /* |r| <= 0.35: the next term is below 2^-57 */
+    for (half = 13; half >= 0; half--)
+        p = bni_muld(p, r) + bni_inverse_factorial[half];
+    half = i / 2;
+    p = p * bni_bits_double((uint64_t)(half + 1023) << 52);
+    return p * bni_bits_double((uint64_t)(i - half + 1023) << 52);
+}
+
+/* The natural logarithm to 1e-15; -infinity at 0, NaN below. */
+static double bni_log(double x)
+{
+    uint64_t bits = bni_double_bits(x);
+    int32_t exponent = 0, k;
+    double m, s, z, p, n;
+    if (bits << 1 == 0)
+        return bni_bits_double(0xfff0000000000000u);
+    if (bits >= 0x7ff0000000000000u)
+        return bits == 0x7ff0000000000000u ? x : bni_bits_double(0x7ff8000000000000u);
+    if (bits < 0x10000000000000u) {            /* denormal: scale by 2^54 first */
+        bits = bni_double_bits(x * 18014398509481984.0);
+        exponent = -54;
+    }
+    /* x = m * 2^exponent with sqrt(1/2) <= m < sqrt(2): adding makes the exponent step at sqrt(2), not at 2 */
+    bits += 0x3ff0000000000000u - 0x3fe6a09e667f3bcdu;
+    exponent += (int32_t)(bits >> 52) - 1023;
+    m = bni_bits_double((bits & 0xfffffffffffffu) + 0x3fe6a09e667f3bcdu);
+    /* log m = 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...), s^2 < 0.0295 */
+    s = (m - 1.0) / (m + 1.0);
+    z = s * s;
+    p = 1.0 / 25;
+    for (k = 23; k >= 3; k -= 2)
+        p = bni_muld(p, z) + 1.0 / k;
+    s = s + s;
+    n = (double)exponent;
+    return bni_muld(n, BNI_LN2_HI) + (s + (bni_muld(s, bni_muld(z, p)) + bni_muld(n, BNI_LN2_LO)));
+}
+
+/* x^y for x > 0, to about 1e-15 * max(1, |y log x|). */
+BNI_INLINE double bni_pow(double x, double y) { return bni_exp(bni_muld(y, bni_log(x))); }
+
+BNI_INLINE float bni_logf(float x) { return (float)bni_log((double)x); }
+
+/* tanh u = 1 - 2 / (e^2u + 1), in double because of the subtraction. */
+BNI_INLINE float bni_tanhf(float u) { return (float)(1.0 - 2.0 / (bni_exp(2.0 * (double)u) + 1.0)); }
+
+/* Sine and cosine of x in radians to 1e-15 for |x| up to 1e6; beyond 2^30 and for NaN: 0 and 1.
+   x - n * pi/2 with pi/2 as two parts of 33 bits, so that n * part is exact for n < 2^20, and the rest; then Taylor. */
+static void bni_sincos(double x, double *s, double *c)
+{
+    double n, r, z, sine, cosine;
+    int32_t quadrant, k;
+    *s = 0.0;
+    *c = 1.0;
+    if (!(x < 1073741824.0 && x > -1073741824.0))
+        return;
+    quadrant = (int32_t)(bni_muld(x, 0.63661977236758134308) + (x < 0 ? -0.5 : 0.5));
+    n = (double)quadrant;
+    r = x - bni_muld(n, 1.57079632673412561417e+00);
+    r = r - bni_muld(n, 6.07710050630396597660e-11);
+    r = r - bni_muld(n, 2.02226624879595063154e-21);
+    z = bni_muld(r, r);
+    sine = bni_inverse_factorial[17];
+    cosine = bni_inverse_factorial[18];
+    for (k = 15; k >= 1; k -= 2)
+        sine = bni_inverse_factorial[k] - bni_muld(sine, z);
+    for (k = 16; k >= 0; k -= 2)
+        cosine = bni_inverse_factorial[k] - bni_muld(cosine, z);
+    sine = sine * r;
+    *s = quadrant & 1 ? cosine : sine;
+    *c = quadrant & 1 ? sine : cosine;
+    if (quadrant & 2)
+        *s = -*s;
+    if ((quadrant + 1) & 2)
+        *c = -*c;
+}
+
+/* -------------------------------------------------------------------------------------------- random numbers */
+
+/* splitmix64's finaliser (S. Vigna, public domain): every bit of z reaches every bit of the result. */
+BNI_INLINE uint64_t bni_mix64(uint64_t z)
+{
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* The counter-th number of the stream named by seed. A function, not a generator: nothing to store, save or replay. */
+BNI_INLINE uint64_t bni_random(uint64_t seed, uint64_t counter)
+{
+    return bni_mix64(bni_mix64(seed + 0x9e3779b97f4a7c15u) + (counter + 1) * 0x9e3779b97f4a7c15u);
+}
+
+/* The same as a number in [0, 1), 53 bits. */
+BNI_INLINE double bni_random_unit(uint64_t seed, uint64_t counter)
+{
+    return (double)(int64_t)(bni_random(seed, counter) >> 11) * 1.1102230246251565404e-16;
+}
+
+/* -------------------------------------------------------------------------------------------------- self check */
+
+/* 0 when this build and the present floating-point environment keep the rules above, else the number of the first
+   broken one. Takes well under a microsecond. The operands are volatile so that no compiler can know the answers. */
+static int bni_self_check(void)
+{
+    volatile float a = 1.000244140625f, b = -1.00048828125f, big = 8388608.0f, small = 1.17549435e-38f, third = 41.0f;
+    volatile double wide = 9007199254740992.0, c = 1.000000007450580596923828125, d = -1.00000001490116119384765625;
+    float p;
+    if (bni_mulf(a, a) + b != 0.0f)            /* 1: (1 + 2^-12)^2 - (1 + 2^-11) is 2^-24 when fused */
+        return 1;
+    if (bni_muld(c, c) + d != 0.0)             /* the same with 2^-27 */
+        return 1;
+    p = 2.5f + big;                            /* 2: halves to even, sums in the order written, no excess digits */
+    if (p - big != 2.0f || (wide + 1.0) - wide != 0.0 || (1.5f + big) - big != 2.0f)
+        return 2;
+    if (bni_float_bits(small * 0.5f) != 0x400000u || bni_float_bits(bni_bits_float(1u) + small * 0.0f) != 1u)
+        return 3;                              /* 3: denormals are kept */
+    if (third / third != 1.0f || bni_float_bits(1.0f / third) != 0x3cc7ce0cu || 5.0f * (1.0f / third) == 5.0f / third)
+        return 4;                              /* 4: division divides; the last product differs from the quotient */
+    p = bni_expf(-third / 41.0f);
+    if (bni_float_bits(p) != 0x3ebc5ab2u || bni_float_bits(bni_sqrtf(a + 1.0f)) != 0x3fb507c7u)
+        return 5;
+    return 0;
+}
+
+/* ======================================================================================================
+   >>gguf    The file format
+   ======================================================================================================
+   A GGUF file (versions 2 and 3; all numbers little-endian) is
+
+       "GGUF" | u32 version | u64 n_tensors | u64 n_kv
+       n_kv      x { string key | u32 type | value }                     metadata: "general.architecture" = ...
+       n_tensors x { string name | u32 n_dims | u64 ne[n_dims] | u32 type | u64 offset }
+       padding to general.alignment (default 32)
+       tensor data, each tensor at data_start + offset
+
+       string = u64 length | bytes, no NUL          array value = u32 element type | u64 count | elements
+       value types: 0 u8  1 i8  2 u16  3 i16  4 u32  5 i32  6 f32  7 bool  8 string  9 array  10 u64  11 i64  12 f64
+
+   ne[0] is the contiguous dimension: a matrix y = W x has ne[0] = inputs, ne[1] = outputs.
+
+   Nothing in a file is trusted. Every byte is read through one bounded cursor which, once it has run over the end,
+   stays failed and remembers where; counts are checked against the bytes that are left before anything is
+   allocated for them. */
+
+#define BNI_MAX_KV 65536             /* published files have under 50 */
+#define BNI_MAX_TENSORS 65536        /* published files have under 1,000 */
+#define BNI_MAX_DIMS 4               /* as ggml */
+#define BNI_MAX_NAME 64              /* as ggml, with its NUL */
+#define BNI_MAX_KEY 65535            /* as the format's description says */
+
+enum {
+    BNI_KV_U8, BNI_KV_I8, BNI_KV_U16, BNI_KV_I16, BNI_KV_U32, BNI_KV_I32, BNI_KV_F32, BNI_KV_BOOL, BNI_KV_STRING,
+    BNI_KV_ARRAY, BNI_KV_U64, BNI_KV_I64, BNI_KV_F64, BNI_KV_TYPES
+};
+
+/* A window [data, data + size) on the file's first bytes, and the place in it. */
+typedef struct bni_cursor {
+    const uint8_t *data;
+    uint64_t size, at;
+    int failed;                      /* 1: something wanted more bytes than there are */
+} bni_cursor;
+
+/* A metadata entry. Everything points into the header; values are read where they are used, at any alignment. */
+typedef struct bni_kv {
+    bni_str key;
+    uint32_t type;                   /* BNI_KV_... */
+    uint32_t elem;                   /* element type of an array */
+    uint64_t count;                  /* elements of an array */
+    const uint8_t *value;            /* scalars: the bytes; strings: the text; arrays: the first element */
+    uint64_t size;                   /* bytes of value */
+    uint64_t offset;                 /* of the key in the file, for messages */
+} bni_kv;
+
+/* An entry of the tensor table. ne beyond n_dims is 1. offset is relative to data_start until bni_gguf_place. */
+typedef struct bni_tensor {
+    bni_str name;
+    uint32_t type, n_dims;
+    uint64_t ne[BNI_MAX_DIMS];
+    uint64_t offset;                 /* from the start of the file */
+    uint64_t bytes;                  /* 0 where the type is unknown */
+    uint64_t gap;                    /* bytes to the next tensor or the end: tells clashing types apart */
+    uint64_t info_offset;            /* of the entry in the tensor table, for messages */
+    int bound;                       /* 1: some weight of the model uses it */
+} bni_tensor;
+
+typedef struct bni_gguf {
+    const uint8_t *header;           /* [tables_end] at least; keys, strings and names point into it; borrowed */
+    uint64_t file_size, data_start, alignment;   /* bytes; alignment: a power of two */
+    uint64_t tables_end;             /* where the tables end: data_start without the padding before it */
+    uint32_t version;
+    bni_kv *kv;
+    uint64_t n_kv;
+    bni_tensor *tensors;
+    uint64_t n_tensors;
+    uint32_t *by_name;               /* [n_tensors] indices of tensors, names rising */
+    void *memory;                    /* the block that holds these tables */
+    uint64_t memory_size;
+} bni_gguf;
+
+/* n bytes, or NULL (and failed) past the end. at <= size always holds, so the subtraction can't wrap, whereas at + n
+   could. */
+static const uint8_t *bni_take(bni_cursor *c, uint64_t n)
+{
+    const uint8_t *p = c->data + c->at;
+    if (c->failed || n > c->size - c->at) {
+        c->failed = 1;
+        return NULL;
+    }
+    c->at += n;
+    return p;
+}
+
+/* Numbers are 0 after a failure: the caller may read a whole entry and ask c->failed once. */
+static uint32_t bni_take_u32(bni_cursor *c)
+{
+    const uint8_t *p = bni_take(c, 4);
+    return p ? bni_load_u32(p) : 0;
+}
+
+static uint64_t bni_take_u64(bni_cursor *c)
+{
+    const uint8_t *p = bni_take(c, 8);
+    return p ? bni_load_u64(p) : 0;
+}
+
+/* Borrowed from the window, not NUL-terminated; empty after a failure. bni_take has compared n with the bytes that are
+   left, so it fits a size_t. */
+static bni_str bni_take_string(bni_cursor *c)
+{
+    bni_str s;
+    uint64_t n = bni_take_u64(c);
+    s.data = (const char *)bni_take(c, n);
+    s.size = s.data ? (size_t)n : 0;
+    return s;
+}
+
+/* Bytes of a scalar value; 0 for strings, arrays and unknown types. */
+static uint64_t bni_kv_scalar_size(uint32_t type)
+{
+    static const uint8_t size[BNI_KV_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    return type < BNI_KV_TYPES ? size[type] : 0;
+}
+
+/* Passes over the elements of an array and checks that they are all there. Arrays of arrays are refused: no model has
+   them, and they would need recursion on input. Work is bounded by the bytes of the window: an element has one at
+   least. OK with c->failed set where the window ends too early. */
+static bitnet_result bni_gguf_array(bni_cursor *c, bni_kv *kv, bitnet_error *err)
+{
+    uint64_t i, size, left;
+    kv->elem = bni_take_u32(c);
+    kv->count = bni_take_u64(c);
+    kv->value = c->data + c->at;
+    size = bni_kv_scalar_size(kv->elem);
+    left = c->size - c->at;
+    if (c->failed)
+        return BITNET_OK;                      /* the caller reports the end of the file */
+    if (kv->elem == BNI_KV_STRING) {
+        /* Without this a count of 2^60 in a small file would keep the loop below busy. */
+        if (kv->count > left / 8)              /* a string has 8 bytes at least */
+            c->failed = 1;
+        for (i = 0; i < kv->count && !c->failed; i++)
+            bni_take_string(c);
+    } else if (size > 0) {
+        bni_take(c, bni_mul(kv->count, size));
+    } else {
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "key %S: array of unknown element type %u", &kv->key,
+                        (uint64_t)kv->elem);
+    }
+    return BITNET_OK;
+}
+
+/* One metadata entry. OK with c->failed set where the window ends too early, which may not be the file's fault; FORMAT
+   only for what no larger window could cure. */
+static bitnet_result bni_gguf_read_kv(bni_cursor *c, bni_kv *kv, bitnet_error *err)
+{
+    uint64_t size;
+    const uint8_t *start;
+    kv->offset = c->at;
+    kv->key = bni_take_string(c);
+    kv->type = bni_take_u32(c);
+    kv->elem = 0;
+    kv->count = 0;
+    if (c->failed)
+        return BITNET_OK;
+    if (kv->key.size == 0 || kv->key.size > BNI_MAX_KEY)
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "metadata key of %u bytes", (uint64_t)kv->key.size);
+    size = bni_kv_scalar_size(kv->type);
+    start = c->data + c->at;
+    if (size > 0) {
+        kv->value = bni_take(c, size);
+    } else if (kv->type == BNI_KV_STRING) {
+        kv->value = (const uint8_t *)bni_take_string(c).data;
+        start = kv->value;
+    } else if (kv->type == BNI_KV_ARRAY) {
+        bitnet_result r = bni_gguf_array(c, kv, err);
+        if (r != BITNET_OK)
+            return r;
+        start = kv->value;
+    } else {
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "key %S: unknown value type %u", &kv->key,
+                        (uint64_t)kv->type);
+    }
+    kv->size = c->failed ? 0 : (uint64_t)(c->data + c->at - start);
+    return BITNET_OK;
+}
+
+/* One entry of the tensor table; errors as bni_gguf_read_kv. The type is not judged here: a probe lists unknown ones.
+   */
+static bitnet_result bni_gguf_read_tensor(bni_cursor *c, bni_tensor *t, bitnet_error *err)
+{
+    uint32_t d;
+    memset(t, 0, sizeof *t);
+    t->info_offset = c->at;
+    t->name = bni_take_string(c);
+    t->n_dims = bni_take_u32(c);
+    if (c->failed)
+        return BITNET_OK;
+    if (t->name.size == 0 || t->name.size >= BNI_MAX_NAME)
+        return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor name of %u bytes (1 to %d allowed)",
+                        (uint64_t)t->name.size, BNI_MAX_NAME - 1);
+    if (t->n_dims == 0 || t->n_dims > BNI_MAX_DIMS)
+        return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor %S: %u dimensions (1 to 4 allowed)", &t->name,
+                        (uint64_t)t->n_dims);
+    for (d = 0; d < BNI_MAX_DIMS; d++) {
+        t->ne[d] = d < t->n_dims ? bni_take_u64(c) : 1;
+        if (!c->failed && t->ne[d] == 0)
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor %S: dimension %d is zero", &t->name,
+                            (int)d);
+    }
+    t->type = bni_take_u32(c);
+    t->offset = bni_take_u64(c);
+    return BITNET_OK;
+}
+
+/* The entry, or NULL. A walk: there are some fifty keys, and a few dozen questions in all. */
+static const bni_kv *bni_gguf_find(const bni_gguf *g, const char *key)
+{
+    uint64_t i;
+    for (i = 0; i < g->n_kv; i++)
+        if (bni_str_equal(g->kv[i].key, key))
+            return &g->kv[i];
+    return NULL;
+}
+
+/* Below, equal to or above 0, by bytes; a prefix comes first. */
+static int bni_gguf_compare_str(bni_str a, bni_str b)
+{
+    size_t n = a.size < b.size ? a.size : b.size;
+    int c = n ? memcmp(a.data, b.data, n) : 0;
+    return c ? c : (a.size > b.size) - (a.size < b.size);
+}
+
+/* Sorts order [n], indices of items, so that the items rise (a heap sort: no recursion, no memory, n log n on any
+   input, also a hostile one). before(items, a, b): item a stands before item b. */
+static void bni_sort(uint32_t *order, uint64_t n, int (*before)(const void *, uint32_t, uint32_t), const void *items)
+{
+    uint64_t start = n / 2, end = n, root, child;
+    uint32_t t;
+    while (end > 1) {
+        if (start > 0) {
+            start--;
+        } else {
+            end--;
+            t = order[end];
+            order[end] = order[0];
+            order[0] = t;
+        }
+        for (root = start; (child = 2 * root + 1) < end; root = child) {
+            if (child + 1 < end && before(items, order[child], order[child + 1]))
+                child++;
+            if (!before(items, order[root], order[child]))
+                break;
+            t = order[root];
+            order[root] = order[child];
+            order[child] = t;
+        }
+    }
+}
+
+/* Orders for bni_sort: keys and tensors by name; tensors by place, ties by index so that the order is total. */
+static int bni_kv_before(const void *items, uint32_t a, uint32_t b)
+{
+    const bni_kv *kv = (const bni_kv *)items;
+    return bni_gguf_compare_str(kv[a].key, kv[b].key) < 0;
+}
+
+static int bni_tensor_name_before(const void *items, uint32_t a, uint32_t b)
+{
+    const bni_tensor *t = (const bni_tensor *)items;
+    return bni_gguf_compare_str(t[a].name, t[b].name) < 0;
+}
+
+static int bni_tensor_place_before(const void *items, uint32_t a, uint32_t b)
+{
+    const bni_tensor *t = (const bni_tensor *)items;
+    return t[a].offset != t[b].offset ? t[a].offset < t[b].offset : a < b;
+}
+
+/* Two keys or two tensors of one name would make the meaning depend on the reader. order: scratch. */
+static bitnet_result bni_gguf_check_names(const bni_gguf *g, uint32_t *order, bitnet_error *err)
+{
+    uint64_t i;
+    for (i = 0; i < g->n_kv; i++)
+        order[i] = (uint32_t)i;
+    bni_sort(order, g->n_kv, bni_kv_before, g->kv);
+    for (i = 1; i < g->n_kv; i++)
+        if (bni_gguf_compare_str(g->kv[order[i - 1]].key, g->kv[order[i]].key) == 0)
+            return bni_fail(err, BITNET_ERROR_FORMAT, g->kv[order[i]].offset, "key %S stands twice",
+                            &g->kv[order[i]].key);
+    for (i = 0; i < g->n_tensors; i++)
+        g->by_name[i] = (uint32_t)i;
+    bni_sort(g->by_name, g->n_tensors, bni_tensor_name_before, g->tensors);
+    for (i = 1; i < g->n_tensors; i++) {
+        const bni_tensor *a = &g->tensors[g->by_name[i - 1]], *b = &g->tensors[g->by_name[i]];
+        if (bni_gguf_compare_str(a->name, b->name) == 0)
+            return bni_fail(err, BITNET_ERROR_FORMAT, b->info_offset, "tensor %S stands twice", &b->name);
+    }
+    return BITNET_OK;
+}
+
+/* Offsets become absolute; every tensor must be aligned, inside the file, and apart from the others. Sizes are checked
+   where the type's size is known (>>formats fills bytes); offset order in the file is free. */
+static bitnet_result bni_gguf_place(bni_gguf *g, uint32_t *order, bitnet_error *err)
+{
+    uint64_t i, room = g->file_size > g->data_start ? g->file_size - g->data_start : 0;
+    if (g->data_start > g->file_size && g->n_tensors > 0)
+        return bni_fail(err, BITNET_ERROR_FORMAT, g->file_size, "the data would begin at byte %u of %u", g->data_start,
+                        g->file_size);
+    for (i = 0; i < g->n_tensors; i++) {
+        bni_tensor *t = &g->tensors[i];
+        if (t->offset % g->alignment != 0)
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor %S: offset %u is not a multiple of %u",
+                            &t->name, t->offset, g->alignment);
+        if (t->offset > room)
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset,
+                            "tensor %S: starts at byte %u of the data, the file has %u", &t->name, t->offset, room);
+        t->offset += g->data_start;
+        order[i] = (uint32_t)i;
+    }
+    bni_sort(order, g->n_tensors, bni_tensor_place_before, g->tensors);
+    for (i = 0; i < g->n_tensors; i++) {
+        bni_tensor *t = &g->tensors[order[i]];
+        t->gap = (i + 1 < g->n_tensors ? g->tensors[order[i + 1]].offset : g->file_size) - t->offset;
+    }
+    return BITNET_OK;
+}
+
+/* Counts that a header of this many bytes can hold, so that nothing is allocated for a lie. */
+static bitnet_result bni_gguf_check_counts(const bni_gguf *g, bitnet_error *err)
+{
+    if (g->n_kv > BNI_MAX_KV || g->n_kv > g->file_size / 13)              /* 8 + 1 + 4 bytes: an entry's least */
+        return bni_fail(err, BITNET_ERROR_FORMAT, 16, "%u metadata entries in a file of %u bytes", g->n_kv,
+                        g->file_size);
+    if (g->n_tensors > BNI_MAX_TENSORS || g->n_tensors > g->file_size / 33)   /* 8 + 1 + 4 + 8 + 4 + 8 */
+        return bni_fail(err, BITNET_ERROR_FORMAT, 8, "%u tensors in a file of %u bytes", g->n_tensors, g->file_size);
+    return BITNET_OK;
+}
+
+/* The first 24 bytes. 0x46554747 is "GGUF". A version whose low half is 0 is a small number with its bytes turned
+   around: a big-endian file. Version 1 had 32-bit counts and is long gone. */
+static bitnet_result bni_gguf_start(bni_gguf *g, bni_cursor *c, bitnet_error *err)
+{
+    uint32_t magic = bni_take_u32(c);
+    g->version = bni_take_u32(c);
+    g->n_tensors = bni_take_u64(c);
+    g->n_kv = bni_take_u64(c);
+    if (c->failed)
+        return BITNET_OK;
+    if (magic != 0x46554747u)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "not a GGUF file (it starts with %x, not 46554747)",
+                        (uint64_t)magic);
+    if ((g->version & 0xffff) == 0)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 4, "a big-endian GGUF file");
+    if (g->version < 2 || g->version > 3)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 4, "GGUF version %u (2 and 3 are read)", (uint64_t)g->version);
+    return bni_gguf_check_counts(g, err);
+}
+
+/* general.alignment, 32 where it is absent. A power of two, so that rounding up is a mask. */
+static bitnet_result bni_gguf_alignment(bni_gguf *g, bitnet_error *err)
+{
+    const bni_kv *kv = bni_gguf_find(g, "general.alignment");
+    g->alignment = 32;
+    if (!kv)
+        return BITNET_OK;
+    g->alignment = kv->type == BNI_KV_U32 ? bni_load_u32(kv->value) : 0;
+    if (g->alignment == 0 || (g->alignment & (g->alignment - 1)) != 0)
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "general.alignment is not a power of two");
+    return BITNET_OK;
+}
+
+/* Frees the tables, not the header. Right for a cleared struct too. */
+static void bni_gguf_close(bni_gguf *g, const bitnet_allocator *allocator)
+{
+    bni_free(allocator, g->memory, g->memory_size);
+    memset(g, 0, sizeof *g);
+}
+
+/* Reads the tables from the file's first bytes. *short_of_bytes: the window was too small; with a larger one it may
+   go well (how a reader finds out where the header ends). On success header must stay where it is. One block holds all
+   tables, measured and committed by the same loop; on an error nothing is left to free. */
+static bitnet_result bni_gguf_parse(bni_gguf *g, const uint8_t *header, uint64_t size, uint64_t file_size,
+                                    const bitnet_allocator *allocator, int *short_of_bytes, bitnet_error *err)
+{
+    bni_cursor c;
+    bni_arena arena;
+    uint32_t *order = NULL;
+    uint64_t i;
+    bitnet_result r;
+    memset(g, 0, sizeof *g);
+    memset(&c, 0, sizeof c);
+    c.data = header;
+    c.size = size;
+    g->header = header;
+    g->file_size = file_size;
+    r = bni_gguf_start(g, &c, err);
+    memset(&arena, 0, sizeof arena);
+    while (r == BITNET_OK && !c.failed) {
+        g->kv = (bni_kv *)bni_arena_take(&arena, g->n_kv, sizeof *g->kv, 8);
+        g->tensors = (bni_tensor *)bni_arena_take(&arena, g->n_tensors, sizeof *g->tensors, 8);
+        g->by_name = (uint32_t *)bni_arena_take(&arena, g->n_tensors, sizeof *g->by_name, 4);
+        order = (uint32_t *)bni_arena_take(&arena, g->n_kv + g->n_tensors, sizeof *order, 4);
+        if (arena.base)
+            break;
+        g->memory_size = arena.used;
+        g->memory = bni_alloc(allocator, g->memory_size, BNI_BLOCK_ALIGN);
+        if (!g->memory)
+            return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory for the file's tables (%u bytes)", g->memory_size);
+        arena.base = (uint8_t *)g->memory;
+        arena.used = 0;
+    }
+    for (i = 0; i < g->n_kv && r == BITNET_OK && !c.failed; i++)
+        r = bni_gguf_read_kv(&c, &g->kv[i], err);
+    for (i = 0; i < g->n_tensors && r == BITNET_OK && !c.failed; i++)
+        r = bni_gguf_read_tensor(&c, &g->tensors[i], err);
+    *short_of_bytes = r == BITNET_OK && c.failed;
+    if (*short_of_bytes)
+        r = bni_fail(err, BITNET_ERROR_FORMAT, c.at, "the file ends in its header (byte %u of %u)", c.at, file_size);
+    if (r == BITNET_OK)
+        r = bni_gguf_alignment(g, err);
+    if (r == BITNET_OK) {
+        g->tables_end = c.at;
+        g->data_start = (c.at + g->alignment - 1) & ~(g->alignment - 1);
+        r = bni_gguf_check_names(g, order, err);
+    }
+    if (r == BITNET_OK)
+        r = bni_gguf_place(g, order, err);
+    if (r != BITNET_OK)
+        bni_gguf_close(g, allocator);
+    return r;
+}
+
+/* The tensor of that name, or NULL. A binary search: loading asks for ten tensors per layer. */
+static bni_tensor *bni_gguf_tensor(const bni_gguf *g, const char *name)
+{
+    uint64_t low = 0, high = g->n_tensors;
+    bni_str key = bni_str_of(name);
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        bni_tensor *t = &g->tensors[g->by_name[middle]];
+        int c = bni_gguf_compare_str(t->name, key);
+        if (c == 0)
+            return t;
+        if (c < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------ metadata values
+   Converters disagree on the width and sign of integers and on f32 or f64, so any fitting type is taken. kv NULL (the
+   key is absent) answers like a value of the wrong type: 0. */
+
+/* 1: *integer is the value; 2: *real is; 0: no number. An unsigned 64-bit value over 2^63 comes out negative, and so
+   is refused wherever counts are wanted. */
+static int bni_kv_number(const uint8_t *p, uint32_t type, int64_t *integer, double *real)
+{
+    float f;
+    *real = 0;
+    switch (type) {
+    case BNI_KV_U8: case BNI_KV_BOOL: *integer = p[0]; return 1;
+    case BNI_KV_I8: *integer = (int8_t)p[0]; return 1;
+    case BNI_KV_U16: *integer = bni_load_u16(p); return 1;
+    case BNI_KV_I16: *integer = (int16_t)bni_load_u16(p); return 1;
+    case BNI_KV_U32: *integer = bni_load_u32(p); return 1;
+    case BNI_KV_I32: *integer = (int32_t)bni_load_u32(p); return 1;
+    case BNI_KV_U64: case BNI_KV_I64: *integer = (int64_t)bni_load_u64(p); return 1;
+    case BNI_KV_F32: f = bni_load_f32(p); *real = (double)f; return 2;
+    case BNI_KV_F64: *real = bni_bits_double(bni_load_u64(p)); return 2;
+    default: return 0;
+    }
+}
+
+/* 1 and a value >= 0; negative numbers do not fit. */
+static int bni_kv_uint(const bni_kv *kv, uint64_t *out)
+{
+    int64_t integer;
+    double real;
+    if (!kv || bni_kv_number(kv->value, kv->type, &integer, &real) != 1 || integer < 0)
+        return 0;
+    *out = (uint64_t)integer;
+    return 1;
+}
+
+/* 1 and the nearest float, or 0. It may be infinite or NaN: ranges are the caller's to check. */
+static int bni_kv_float(const bni_kv *kv, float *out)
+{
+    int64_t integer = 0;
+    double real;
+    int kind = kv ? bni_kv_number(kv->value, kv->type, &integer, &real) : 0;
+    if (kind == 0)
+        return 0;
+    *out = kind == 1 ? (float)integer : (float)real;
+    return 1;
+}
+
+/* 1 and 0 or 1, or 0 where the entry is absent or no integer. */
+static int bni_kv_bool(const bni_kv *kv, int *out)
+{
+    uint64_t v;
+    if (!bni_kv_uint(kv, &v))
+        return 0;
+    *out = v != 0;
+    return 1;
+}
+
+/* 1 and the text, borrowed from the header, or 0. */
+static int bni_kv_string(const bni_kv *kv, bni_str *out)
+{
+    if (!kv || kv->type != BNI_KV_STRING)
+        return 0;
+    out->data = (const char *)kv->value;
+    out->size = (size_t)kv->size;
+    return 1;
+}
+
+/* Elements of an array, 0 for anything else; its element type BNI_KV_..., or -1. */
+BNI_INLINE uint64_t bni_kv_count(const bni_kv *kv) { return kv && kv->type == BNI_KV_ARRAY ? kv->count : 0; }
+BNI_INLINE int bni_kv_elem(const bni_kv *kv) { return kv && kv->type == BNI_KV_ARRAY ? (int)kv->elem : -1; }
+
+/* Element i of a numeric array; 0 where it is not one. */
+static int64_t bni_kv_int_at(const bni_kv *kv, uint64_t i)
+{
+    int64_t integer = 0;
+    double real;
+    if (i < bni_kv_count(kv) && bni_kv_number(kv->value + i * bni_kv_scalar_size(kv->elem), kv->elem, &integer, &real) == 1)
+        return integer;
+    return 0;
+}
+
+/* Element i of a numeric array as a float; 0 where it is not one. */
+static float bni_kv_float_at(const bni_kv *kv, uint64_t i)
+{
+    int64_t integer = 0;
+    double real = 0;
+    int kind = 0;
+    if (i < bni_kv_count(kv))
+        kind = bni_kv_number(kv->value + i * bni_kv_scalar_size(kv->elem), kv->elem, &integer, &real);
+    return kind == 1 ? (float)integer : (float)real;
+}
+
+/* Walks an array of strings; the bounds were checked when the file was parsed. */
+typedef struct bni_strings { const uint8_t *at; uint64_t left; } bni_strings;
+
+/* At the first string; an empty walk where kv is no array of strings. */
+static bni_strings bni_kv_strings(const bni_kv *kv)
+{
+    bni_strings s;
+    s.at = kv ? kv->value : NULL;
+    s.left = bni_kv_elem(kv) == BNI_KV_STRING ? kv->count : 0;
+    return s;
+}
+
+/* 1 and the next string, or 0 at the end. */
+static int bni_strings_next(bni_strings *s, bni_str *out)
+{
+    if (s->left == 0)
+        return 0;
+    out->size = (size_t)bni_load_u64(s->at);
+    out->data = (const char *)s->at + 8;
+    s->at += 8 + out->size;
+    s->left--;
+    return 1;
+}
+/* ======================================================================================================
+   >>formats    Tensor types: their bits, and the way into the kernels' layout
+   ======================================================================================================
+   Two kinds of tensors matter here. The matrices of the layers are ternary: every weight is -1, 0 or +1 times one scale
+   per matrix; a code 0, 1, 2 stands for the weight plus one. Embeddings, norms and the output matrix are numbers in
+   one of ggml's types.
+
+   I2_S (type 36) is four codes to the byte, layout A of bitnet_i2s_layout unless the caller knows better:
+
+       byte b of a block of 32 bytes:   bits 7:6   5:4    3:2    1:0
+                            columns      b        b+32   b+64   b+96        of 128 consecutive weights
+
+   blocks run over the flat tensor, rows in order; after the nelem/4 bytes of codes follow 32 bytes whose first four are
+   the scale, f32. Code 3 is never written and counts as 0.
+
+   R16 is what the kernels read. A strip is 16 rows of a matrix; a block of a strip is 16 columns of it, 64 bytes:
+
+       dword r of the block = row r;  byte j of it:   bits 7:6     5:4     3:2     1:0
+                                          columns    12 + j       8 + j   4 + j      j
+
+   so that one shift and one mask turn a block into 64 codes, four consecutive columns of 16 rows, which is what
+   pmaddubsw, vpdpbusd, sdot and AMX multiply with a broadcast of four activations: no horizontal sums anywhere.
+   Rows and columns are padded with code 1 (weight 0) to multiples of 16. */
+
+enum {
+    BNI_TYPE_F32 = 0, BNI_TYPE_F16 = 1, BNI_TYPE_Q4_0 = 2, BNI_TYPE_Q8_0 = 8, BNI_TYPE_Q6_K = 14, BNI_TYPE_BF16 = 30,
+    BNI_TYPE_I2_S = 36
+};
+
+typedef struct bni_type {
+    uint16_t id;
+    uint16_t ternary;                /* 1: fit for the matrices of a BitNet model */
+    uint16_t block, bytes;           /* weights per block, bytes per block; 0: not a row of blocks, or unknown */
+    const char *name;
+} bni_type;
+
+/* All types a public tool writes get their name here, so that a refusal can say it; those with bytes can be sized. */
+static const bni_type bni_types[] = {
+    {0, 0, 1, 4, "F32"},       {1, 0, 1, 2, "F16"},       {2, 0, 32, 18, "Q4_0"},    {3, 0, 32, 20, "Q4_1"},
+    {6, 0, 32, 22, "Q5_0"},    {7, 0, 32, 24, "Q5_1"},    {8, 0, 32, 34, "Q8_0"},    {9, 0, 32, 36, "Q8_1"},
+    {10, 0, 256, 84, "Q2_K"},  {11, 0, 256, 110, "Q3_K"}, {12, 0, 256, 144, "Q4_K"}, {13, 0, 256, 176, "Q5_K"},
+    {14, 0, 256, 210, "Q6_K"}, {15, 0, 256, 292, "Q8_K"}, {16, 0, 0, 0, "IQ2_XXS"},  {17, 0, 0, 0, "IQ2_XS"},
+    {18, 0, 0, 0, "IQ3_XXS"},  {19, 0, 0, 0, "IQ1_S"},    {20, 0, 0, 0, "IQ4_NL"},   {21, 0, 0, 0, "IQ3_S"},
+    {22, 0, 0, 0, "IQ2_S"},    {23, 0, 0, 0, "IQ4_XS"},   {24, 0, 1, 1, "I8"},       {25, 0, 1, 2, "I16"},
+    {26, 0, 1, 4, "I32"},      {27, 0, 1, 8, "I64"},      {28, 0, 1, 8, "F64"},      {29, 0, 0, 0, "IQ1_M"},
+    {30, 0, 1, 2, "BF16"},     {34, 1, 256, 54, "TQ1_0"}, {35, 1, 256, 66, "TQ2_0"}, {36, 1, 0, 0, "I2_S"},
+    {38, 1, 0, 0, "TL1"},      {39, 0, 0, 0, "TL2 or MXFP4"}, {42, 1, 0, 0, "Q2_0 or TL2"}, {134, 1, 0, 0, "IQ1_BN"},
+    {135, 1, 0, 0, "IQ2_BN"},  {142, 1, 0, 0, "PQ2_0 or IQ2_TN"}, {143, 1, 0, 0, "PTQ1_0 or IQ1_TN"},
+    {335, 1, 0, 0, "IQ2_BN_R4"}
+};
+
+/* The type's row of the table, or NULL. */
+static const bni_type *bni_type_find(uint32_t id)
+{
+    size_t i;
+    for (i = 0; i < sizeof bni_types / sizeof bni_types[0]; i++)
+        if (bni_types[i].id == id)
+            return &bni_types[i];
+    return NULL;
+}
+
+static const char *bni_type_name(uint32_t id)
+{
+    const bni_type *t = bni_type_find(id);
+    return t ? t->name : "unknown";
+}
+
+BNI_INLINE int bni_type_is_ternary(uint32_t id)
+{
+    const bni_type *t = bni_type_find(id);
+    return t && t->ternary;
+}
+
+/* Can it be an embedding, an output matrix (>>decode reads it)? */
+BNI_INLINE int bni_type_is_decodable(uint32_t id)
+{
+    return id == BNI_TYPE_F32 || id == BNI_TYPE_F16 || id == BNI_TYPE_BF16 || id == BNI_TYPE_Q8_0 ||
+           id == BNI_TYPE_Q6_K || id == BNI_TYPE_Q4_0;
+}
+
+/* Bytes of a row of n weights; 0 where the type is unknown or n is not a multiple of its block. */
+static uint64_t bni_row_bytes(uint32_t type, uint64_t n)
+{
+    const bni_type *t = bni_type_find(type);
+    if (!t || t->bytes == 0 || n % t->block != 0)
+        return 0;
+    return bni_mul(n / t->block, t->bytes);
+}
+
+/* Weights of the tensor; UINT64_MAX where the product does not fit. */
+static uint64_t bni_tensor_count(const bni_tensor *t)
+{
+    return bni_mul(bni_mul(t->ne[0], t->ne[1]), bni_mul(t->ne[2], t->ne[3]));
+}
+
+#define BNI_I2S_TAIL 32              /* bytes after the codes: the scale and padding */
+
+/* Bytes of the tensor by its type and shape; 0 where they can't be told. */
+static uint64_t bni_tensor_bytes(const bni_tensor *t)
+{
+    uint64_t n = bni_tensor_count(t);
+    if (n == UINT64_MAX)
+        return 0;
+    if (t->type == BNI_TYPE_I2_S)
+        return n % 4 == 0 ? n / 4 + BNI_I2S_TAIL : 0;
+    return bni_mul(bni_row_bytes(t->type, t->ne[0]), n / t->ne[0]);
+}
+
+/* Sets bytes of every tensor whose type has a known size, and checks that it ends before the next one begins. The
+   bytes of the last may lack their final padding, not their content. */
+static bitnet_result bni_gguf_check_sizes(bni_gguf *g, bitnet_error *err)
+{
+    uint64_t i;
+    for (i = 0; i < g->n_tensors; i++) {
+        bni_tensor *t = &g->tensors[i];
+        uint64_t n = bni_tensor_count(t);
+        const bni_type *type = bni_type_find(t->type);
+        if (n >= (uint64_t)1 << 48)
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor %S: %u x %u x %u x %u weights", &t->name,
+                            t->ne[0], t->ne[1], t->ne[2], t->ne[3]);
+        t->bytes = bni_tensor_bytes(t);
+        if (t->bytes == 0 && type && (type->bytes || t->type == BNI_TYPE_I2_S))
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset,
+                            "tensor %S: rows of %u weights are no whole number of %s blocks", &t->name, t->ne[0],
+                            type->name);
+        if (t->bytes > t->gap)
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->offset,
+                            "tensor %S: %u bytes at byte %u, but only %u before the next tensor or the end", &t->name,
+                            t->bytes, t->offset, t->gap);
+    }
+    return BITNET_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------- I2_S to R16 */
+
+/* One row of codes, n_cols bytes of 0..2, from a whole I2_S tensor of n_cols columns. The slow and general way. */
+static void bni_i2s_row(const uint8_t *data, bitnet_i2s_layout layout, uint64_t row, uint64_t n_cols, uint8_t *codes)
+{
+    uint64_t k, i, block, j;
+    for (k = 0; k < n_cols; k++) {
+        unsigned byte, shift;
+        i = row * n_cols + k;
+        if (layout == BITNET_I2S_C) {          /* four rows interleaved */
+            byte = data[row / 4 * n_cols + k];
+            shift = 6 - 2 * (unsigned)(row % 4);
+        } else if (layout == BITNET_I2S_D) {   /* sequential */
+            byte = data[i / 4];
+            shift = 6 - 2 * (unsigned)(i % 4);
+        } else {                               /* blocks of 128 (A) or 64 (B) weights in 32 or 16 bytes */
+            unsigned bytes = layout == BITNET_I2S_B ? 16 : 32;
+            block = i / (4 * bytes);
+            j = i % (4 * bytes);
+            byte = data[block * bytes + j % bytes];
+            shift = 6 - 2 * (unsigned)(j / bytes);
+        }
+        codes[k] = (uint8_t)((byte >> shift) & 3);
+        if (codes[k] == 3)
+            codes[k] = 1;
+    }
+}
+
+/* Columns as the kernels hold them. */
+BNI_INLINE uint64_t bni_pad_cols(uint64_t n) { return (n + 15) & ~(uint64_t)15; }
+
+/* Bytes of a strip of R16. */
+BNI_INLINE uint64_t bni_strip_bytes(uint64_t n_cols) { return bni_pad_cols(n_cols) * 4; }
+
+/* Row r (0..15) of a strip from codes [n_cols]; the padding columns become weight 0. */
+static void bni_r16_pack_row(uint8_t *strip, int r, const uint8_t *codes, uint64_t n_cols)
+{
+    uint64_t k;
+    unsigned j, s;
+    for (k = 0; k < bni_pad_cols(n_cols); k += 16)
+        for (j = 0; j < 4; j++) {
+            unsigned byte = 0;
+            for (s = 0; s < 4; s++) {
+                uint64_t column = k + 4 * s + j;
+                byte |= (column < n_cols ? codes[column] : 1u) << (2 * s);
+            }
+            strip[k * 4 + (unsigned)r * 4 + j] = (uint8_t)byte;
+        }
+}
+
+/* Row r of a strip straight from layout A, n_cols a multiple of 128: 16 columns from four dwords at once. Columns k0..k0+15
+   of a block stand in bytes k0 mod 32 ... + 15, all at one shift; dword s of them goes to bits 2s+1..2s. */
+static void bni_r16_from_i2s_a(uint8_t *strip, int r, const uint8_t *row, uint64_t n_cols)
+{
+    uint64_t k;
+    uint32_t s, code, three, out;
+    for (k = 0; k < n_cols; k += 16) {
+        const uint8_t *p = row + k / 128 * 32 + k % 32;
+        unsigned shift = 6 - 2 * (unsigned)(k % 128 / 32);
+        out = 0;
+        for (s = 0; s < 4; s++) {
+            code = (bni_load_u32(p + 4 * s) >> shift) & 0x03030303u;
+            three = code & (code >> 1) & 0x01010101u;         /* a code 3 becomes 1 */
+            out |= (code ^ (three << 1)) << (2 * s);
+        }
+        bni_store_u32(strip + k * 4 + (unsigned)r * 4, out);
+    }
+}
+
+/* Strip s of R16 from a whole I2_S tensor [n_rows, n_cols]. codes: scratch [n_cols]. */
+static void bni_r16_from_i2s(uint8_t *strip, uint64_t s, const uint8_t *data, bitnet_i2s_layout layout, uint64_t n_rows,
+                             uint64_t n_cols, uint8_t *codes)
+{
+    int r;
+    for (r = 0; r < 16; r++) {
+        uint64_t row = s * 16 + (unsigned)r;
+        if (row < n_rows && layout == BITNET_I2S_A && n_cols % 128 == 0) {
+            bni_r16_from_i2s_a(strip, r, data + row * (n_cols / 4), n_cols);
+        } else {
+            if (row < n_rows)
+                bni_i2s_row(data, layout, row, n_cols, codes);
+            else
+                memset(codes, 1, (size_t)n_cols);
+            bni_r16_pack_row(strip, r, codes, n_cols);
+        }
+    }
+}
+/* ======================================================================================================
+   >>decode    Rows of numbers: embeddings, norms, the output matrix
+   ======================================================================================================
+   One function turns a piece of a row of any of ggml's plain types into floats. It is the definition: the formulas are
+   ggml's, evaluated in float, one rounding per operation, in the order written here. Kernels that decode on the fly
+   repeat exactly these operations.
+
+       Q8_0   32 weights, 34 bytes:   f16 d | i8 q[32]                      y = d * q
+       Q4_0   32 weights, 18 bytes:   f16 d | u8 q[16]                y[j] = d * ((q[j] & 15) - 8), y[j+16]: q >> 4
+       Q6_K  256 weights, 210 bytes:  u8 ql[128] | u8 qh[64] | i8 sc[16] | f16 d
+                                      y = (d * sc) * q, q of 6 bits minus 32: 4 in ql, 2 in qh, as drawn below */
+
+static void bni_decode_q8_0(const uint8_t *block, int n, float *dst)
+{
+    float d = bni_f16_to_f32(bni_load_u16(block));
+    int i;
+    for (i = 0; i < n; i++)
+        dst[i] = d * (float)(int8_t)block[2 + i];
+}
+
+static void bni_decode_q4_0(const uint8_t *block, int n, float *dst)
+{
+    float d = bni_f16_to_f32(bni_load_u16(block));
+    int i;
+    for (i = 0; i < n; i++) {
+        int byte = block[2 + (i & 15)];
+        dst[i] = d * (float)((i < 16 ? byte & 15 : byte >> 4) - 8);
+    }
+}
+
+/* Each half of a Q6_K block, 128 weights, is four runs of 32. Weight l of run r has
+       4 low bits in ql[l], ql[l + 32] (low nibbles, r = 0 and 1), ql[l], ql[l + 32] (high nibbles, r = 2 and 3),
+       2 high bits in bits 2r+1..2r of qh[l], and scale sc[2r + l / 16]. */
+static void bni_decode_q6_k(const uint8_t *block, int n, float *dst)
+{
+    float d = bni_f16_to_f32(bni_load_u16(block + 208));
+    int i;
+    for (i = 0; i < n; i++) {
+        int half = i >> 7, run = (i >> 5) & 3, l = i & 31;
+        int low = block[64 * half + (run & 1) * 32 + l] >> (run & 2 ? 4 : 0) & 15;
+        int high = block[128 + 32 * half + l] >> (2 * run) & 3;
+        float scale = d * (float)(int8_t)block[192 + 8 * half + 2 * run + l / 16];
+        dst[i] = scale * (float)((low | high << 4) - 32);
+    }
+}
+
+/* Columns first .. first + n - 1 of a row as floats, dst [n]. first is a multiple of the type's block. type is one
+   of BNI_TYPE_F32, F16, BF16, Q8_0, Q6_K, Q4_0; the row may start at any address. */
+static void bni_decode(int type, const uint8_t *row, int first, int n, float *dst)
+{
+    const size_t k = (size_t)first;
+    int i, step;
+    switch (type) {
+    case BNI_TYPE_F32:
+        for (i = 0; i < n; i++)
+            dst[i] = bni_load_f32(row + 4 * (k + (size_t)i));
+        break;
+    case BNI_TYPE_F16:
+        for (i = 0; i < n; i++)
+            dst[i] = bni_f16_to_f32(bni_load_u16(row + 2 * (k + (size_t)i)));
+        break;
+    case BNI_TYPE_BF16:
+        for (i = 0; i < n; i++)
+            dst[i] = bni_bf16_to_f32(bni_load_u16(row + 2 * (k + (size_t)i)));
+        break;
+    case BNI_TYPE_Q8_0:
+        for (i = 0; i < n; i += step) {
+            step = n - i < 32 ? n - i : 32;
+            bni_decode_q8_0(row + (k + (size_t)i) / 32 * 34, step, dst + i);
+        }
+        break;
+    case BNI_TYPE_Q4_0:
+        for (i = 0; i < n; i += step) {
+            step = n - i < 32 ? n - i : 32;
+            bni_decode_q4_0(row + (k + (size_t)i) / 32 * 18, step, dst + i);
+        }
+        break;
+    case BNI_TYPE_Q6_K:
+        for (i = 0; i < n; i += step) {
+            step = n - i < 256 ? n - i : 256;
+            bni_decode_q6_k(row + (k + (size_t)i) / 256 * 210, step, dst + i);
+        }
+        break;
+    default:                         /* refused when the model was opened */
+        BNI_ASSERT(0);
+        for (i = 0; i < n; i++)
+            dst[i] = 0.0f;
+    }
+}
+
+/* ======================================================================================================
+   >>reference    What every kernel computes, in plain C
+   ======================================================================================================
+   These functions define the arithmetic of the engine; they are also the kernel set "scalar". Every other set must
+   return the same bits (tests/test_kernels.c), and can, because
+
+     - long sums are sums of integers: their order does not matter, and any integer unit may do them;
+     - the few long sums of floats (norms, the output matrix, the softmax) have 16 lanes, lane l adding the elements
+       l, l + 16, l + 32, ... in that order, and the lanes are folded by halves: l + 8 onto l, l + 4, l + 2, l + 1;
+     - the rest is elementwise, multiplication and addition apart.
+
+   Shapes: f32 rows are 64-byte aligned and padded with zeros to a multiple of 16 floats; kernels read and write the
+   padding, and leave zeros in it.
+   Read first: bni_ref_rms_norm, bni_ref_matmul_r16, bni_ref_attend_row. */
+
+/* Activations between the two halves of a feed-forward layer. */
+enum { BNI_ACT_RELU2 = 0, BNI_ACT_SILU = 1, BNI_ACT_GELU = 2 };
+
+/* Keys and values of 64 consecutive positions, of one layer and one kv head, stand together in one area, laid out so
+   that 16 positions (for keys) or 16 columns (for values) fill a vector and the pairs that one instruction multiplies
+   are neighbours. d = head size, even; dp = d rounded up to 16:
+
+       K   int16 [d/2][64][2]     pair of columns, position, column of the pair
+       V   int16 [32][dp][2]      pair of positions, column, position of the pair
+       K scales f32 [64]          V scales f32 [64]
+
+   An area is not cleared when it is first used: whatever belongs to later positions is never looked at. */
+enum { BNI_KV_BLOCK = 64 };
+
+BNI_INLINE size_t bni_kv_area_size(int d)
+{
+    return (size_t)BNI_KV_BLOCK * 2 * (size_t)(d + bni_pad16(d)) + 2 * BNI_KV_BLOCK * sizeof(float);
+}
+BNI_INLINE int16_t *bni_kv_k(uint8_t *area) { return (int16_t *)(void *)area; }
+BNI_INLINE int16_t *bni_kv_v(uint8_t *area, int d) { return bni_kv_k(area) + BNI_KV_BLOCK * d; }
+BNI_INLINE float *bni_kv_k_scale(uint8_t *area, int d)
+{
+    return (float *)(void *)(bni_kv_v(area, d) + BNI_KV_BLOCK * bni_pad16(d));
+}
+BNI_INLINE float *bni_kv_v_scale(uint8_t *area, int d) { return bni_kv_k_scale(area, d) + BNI_KV_BLOCK; }
+
+/* Puts one position's integers k [d], v [d] and their scales into slot 0..63 of an area. clear_partner: also zero the
+   integers of the odd slot after an even one, which share its pairs, so that no byte that was never written is read. */
+static void bni_kv_store(uint8_t *area, int d, int slot, const int16_t *k, float k_scale, const int16_t *v,
+                         float v_scale, int clear_partner)
+{
+    int16_t *to = bni_kv_k(area) + 2 * slot;
+    const int dp = bni_pad16(d);
+    int i;
+    for (i = 0; i < d; i += 2, to += 2 * BNI_KV_BLOCK) {
+        to[0] = k[i];
+        to[1] = k[i + 1];
+        if (clear_partner && !(slot & 1))
+            to[2] = to[3] = 0;
+    }
+    to = bni_kv_v(area, d) + (slot >> 1) * 2 * dp;
+    for (i = 0; i < dp; i++) {
+        to[2 * i + (slot & 1)] = i < d ? v[i] : (int16_t)0;
+        if (clear_partner && !(slot & 1))
+            to[2 * i + 1] = 0;
+    }
+    bni_kv_k_scale(area, d)[slot] = k_scale;
+    bni_kv_v_scale(area, d)[slot] = v_scale;
+}
+
+/* The inverse, for saving a state. */
+BNI_UNUSED static void bni_kv_load(const uint8_t *area, int d, int slot, int16_t *k, float *k_scale, int16_t *v,
+                                   float *v_scale)
+{
+    uint8_t *p = (uint8_t *)(uintptr_t)area;   /* only read */
+    const int16_t *from = bni_kv_k(p) + 2 * slot;
+    int i;
+    for (i = 0; i < d; i += 2, from += 2 * BNI_KV_BLOCK) {
+        k[i] = from[0];
+        k[i + 1] = from[1];
+    }
+    from = bni_kv_v(p, d) + (slot >> 1) * 2 * bni_pad16(d) + (slot & 1);
+    for (i = 0; i < d; i++)
+        v[i] = from[2 * i];
+    *k_scale = bni_kv_k_scale(p, d)[slot];
+    *v_scale = bni_kv_v_scale(p, d)[slot];
+}
+
+/* One call of attention: up to 16 query rows (tokens x the query heads that share a kv head) against the positions
+   0..pos[row] of one kv head. */
+enum { BNI_ATTEND_ROWS = 16 };
+typedef struct bni_attend {
+    const int16_t *q;                /* [n_rows][dp], from quantize_i16 with range 4095 */
+    const float *q_scale;            /* [n_rows] */
+    const int32_t *pos;              /* [n_rows], the row's own position: it sees 0..pos */
+    int n_rows;                      /* 1..16 */
+    int head_dim;                    /* d, even */
+    float scale;                     /* 1 / sqrt(d) */
+    const uint8_t *const *blocks;    /* the KV area of positions 64 b ... 64 b + 63 is blocks[b] + area, */
+    size_t area;                     /* aligned to 64 bytes */
+    float *const *out;               /* [n_rows] -> [d], any alignment */
+    float *scores;                   /* scratch [16][ld_scores], 64-byte aligned */
+    int ld_scores;                   /* at least max pos + 1 rounded up to 64 */
+    float *scratch;                  /* BNI_ATTEND_SCRATCH(d) floats, 64-byte aligned */
+} bni_attend;
+
+/* Weights int16 [16][64], sums int32 [16][max(dp, 64)], output f32 [16][dp], in floats. */
+#define BNI_ATTEND_SCRATCH(d) (16 * 32 + 16 * ((((d) + 15) & ~15) + 64) + 16 * (((d) + 15) & ~15))
+
+/* A kernel set. The shapes are told at the reference functions, named bni_ref_ and then as here. */
+typedef struct bni_kernels {
+    const char *name;
+    void (*rms_norm)(float *y, const float *x, const float *w, float eps, int n);
+    void (*activate)(float *y, const float *gate, const float *up, int n, int kind);
+    uint32_t (*max_abs)(const float *x, int n);
+    int32_t (*quantize_i8)(int8_t *q, int stride, const float *x, float s, int n);
+    float (*quantize_i16)(int16_t *q, const float *x, int n, int n_pad, int range, uint32_t *max_bits);
+    void (*matmul_r16)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n_tokens,
+                       const int32_t *x_sum);
+    void (*rescale)(float *y, const int32_t *sum, float s, const float *w_scale, int n, int add);
+    void (*rope)(float *x, const float *cos_sin, int n_rot, int neox);
+    void (*attend)(const bni_attend *a);
+    void (*dot_rows)(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows, const float *x,
+                     size_t x_stride, int n_tokens, int n);
+} bni_kernels;
+
+/* --------------------------------------------------------------------------------------- elementwise and norms */
+
+/* The sum of 16 lanes by halves; destroys them. */
+static float bni_ref_fold(float lane[16])
+{
+    int half, l;
+    for (half = 8; half > 0; half /= 2)
+        for (l = 0; l < half; l++)
+            lane[l] = lane[l] + lane[l + half];
+    return lane[0];
+}
+
+/* y[n] = (x * (1 / sqrt(mean(x^2) + eps))) * w. y may be x. */
+static void bni_ref_rms_norm(float *y, const float *x, const float *w, float eps, int n)
+{
+    float lane[16] = {0}, r;
+    int i;
+    for (i = 0; i < n; i++)
+        lane[i & 15] = lane[i & 15] + bni_mulf(x[i], x[i]);
+    r = 1.0f / bni_sqrtf(bni_ref_fold(lane) / (float)n + eps);
+    for (i = 0; i < bni_pad16(n); i++)
+        y[i] = (x[i] * r) * w[i];
+}
+
+/* gelu(x) = x/2 (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715 x^3); and since (1 + tanh u)/2 = 1/(1 + e^-2u), it is
+   silu with another argument: 2u = x (C1 + C3 x^2). */
+#define BNI_GELU_C1 1.5957691216f
+#define BNI_GELU_C3 0.071354816273f
+
+static float bni_ref_act(float x, int kind)
+{
+    float t = x;
+    if (kind == BNI_ACT_RELU2) {
+        t = 0.0f > x ? 0.0f : x;     /* this way round a NaN stays one, and is reported */
+        return t * t;
+    }
+    if (kind == BNI_ACT_GELU)
+        t = x * (BNI_GELU_C1 + bni_mulf(BNI_GELU_C3, bni_mulf(x, x)));
+    return x / (1.0f + bni_expf(-t));
+}
+
+/* y[n] = act(gate) * up. y may be gate. */
+static void bni_ref_activate(float *y, const float *gate, const float *up, int n, int kind)
+{
+    int i;
+    for (i = 0; i < bni_pad16(n); i++)
+        y[i] = bni_ref_act(gate[i], kind) * up[i];
+}
+
+/* The bits of the largest |x[n]|. Bits of positive floats order like the floats, infinity and NaN above all: 0x7f800000
+   or more means that x is not finite. */
+static uint32_t bni_ref_max_abs(const float *x, int n)
+{
+    uint32_t max = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        uint32_t bits = bni_float_bits(x[i]) & 0x7fffffffu;
+        max = bits > max ? bits : max;
+    }
+    return max;
+}
+
+/* q = clamp(round_half_even(x * s), -128, 127); returns the sum of q. Four columns go to q[0..3], the next four to
+   q[stride ...] (stride 4 n_tokens interleaves tokens). n is rounded up to 16: the padding gives 0. */
+static int32_t bni_ref_quantize_i8(int8_t *q, int stride, const float *x, float s, int n)
+{
+    int32_t sum = 0;
+    int i;
+    for (i = 0; i < bni_pad16(n); i++) {
+        float v = x[i] * s;
+        v = v < 127.0f ? v : 127.0f;
+        v = v > -128.0f ? v : -128.0f;
+        q[(ptrdiff_t)(i / 4) * stride + i % 4] = (int8_t)bni_round_even(v);
+        sum += q[(ptrdiff_t)(i / 4) * stride + i % 4];
+    }
+    return sum;
+}
+
+/* The integers of attention. With A = max |x[n]|: q = clamp(round_half_even(x * (range / A)), -range, range), returns
+   the scale A / range. A < 2^-100: zeros, and scale 0. Not finite (*max_bits >= 0x7f800000): the same, and the caller
+   reports. x: any alignment, no padding; q [n_pad], zeros from n on. */
+#define BNI_TINY_BITS 0x0d800000u              /* 2^-100 */
+
+static float bni_ref_quantize_i16(int16_t *q, const float *x, int n, int n_pad, int range, uint32_t *max_bits)
+{
+    uint32_t max = bni_ref_max_abs(x, n);
+    float limit = (float)range, s;
+    int i;
+    *max_bits = max;
+    for (i = 0; i < n_pad; i++)
+        q[i] = 0;
+    if (max < BNI_TINY_BITS || max >= 0x7f800000u)
+        return 0.0f;
+    s = limit / bni_bits_float(max);
+    for (i = 0; i < n; i++) {
+        float v = x[i] * s;
+        v = v < limit ? v : limit;
+        v = v > -limit ? v : -limit;
+        q[i] = (int16_t)bni_round_even(v);
+    }
+    return bni_bits_float(max) / limit;
+}
+
+/* y[n] = ((float)sum / s) * w_scale, or y plus that: exact sums back to numbers, one scale per row of the matrix. */
+static void bni_ref_rescale(float *y, const int32_t *sum, float s, const float *w_scale, int n, int add)
+{
+    int i;
+    for (i = 0; i < bni_pad16(n); i++) {
+        float v = bni_mulf((float)sum[i] / s, w_scale[i]);
+        y[i] = add ? y[i] + v : v;
+    }
+}
+
+/* Pairs first .. last - 1 of bni_ref_rope; kernels call it for what is left of a head. */
+static void bni_ref_rope_pairs(float *x, const float *cos_sin, int first, int last, int n_rot, int neox)
+{
+    const int step = neox ? 1 : 2, apart = neox ? n_rot / 2 : 1;
+    int i;
+    for (i = first; i < last; i++) {
+        float *p = x + i * step, a = p[0], b = p[apart], c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+        p[0] = bni_mulf(a, c) - bni_mulf(b, s);
+        p[apart] = bni_mulf(a, s) + bni_mulf(b, c);
+    }
+}
+
+/* Turns the first n_rot columns of one head x in place by the angles whose cosines and sines are cos_sin [n_rot/2][2].
+   Pair i is (x[i], x[i + n_rot/2]) if neox, else (x[2i], x[2i + 1]). x: any alignment. */
+static void bni_ref_rope(float *x, const float *cos_sin, int n_rot, int neox)
+{
+    bni_ref_rope_pairs(x, cos_sin, 0, n_rot / 2, n_rot, neox);
+}
+
+/* ----------------------------------------------------------------------------------------- ternary products */
+
+/* y[t * ldy + 16 strip + r] = sum over k of w[16 strip + r][k] * x[k][t], exactly.
+   w: n_strips strips of R16 (>>formats draws it), n_cols * 4 bytes each, n_cols a multiple of 16.
+   x: [n_cols/4][n_tokens][4], n_tokens 1..8; x_sum[t]: the sum of x of token t over all columns, by which the
+   sum of codes times x is too large, because a code is w + 1.
+   n_cols < 2^19 keeps the largest sum any kernel forms (64 * 2 * 128 * n_cols / 4) inside 32 bits. */
+static void bni_ref_matmul_r16(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                               int n_tokens, const int32_t *x_sum)
+{
+    int strip, t, k, r, s, j;
+    for (strip = 0; strip < n_strips; strip++) {
+        for (t = 0; t < n_tokens; t++) {
+            int32_t *out = y + (ptrdiff_t)t * ldy + 16 * (ptrdiff_t)strip;
+            const uint8_t *block = w;
+            for (r = 0; r < 16; r++)
+                out[r] = -x_sum[t];
+            for (k = 0; k < n_cols; k += 16, block += 64) {
+                for (s = 0; s < 4; s++) {
+                    const int8_t *v = x + ((ptrdiff_t)(k / 4 + s) * n_tokens + t) * 4;
+                    for (r = 0; r < 16; r++)
+                        for (j = 0; j < 4; j++)
+                            out[r] += ((block[4 * r + j] >> (2 * s)) & 3) * v[j];
+                }
+            }
+        }
+        w += (size_t)n_cols * 4;
+    }
+}
+
+/* ----------------------------------------------------------------------------------------- attention */
+
+/* The score of one position: exact integer products of up to 128 columns (128 * 4095^2 < 2^31), larger heads in parts
+   that are added as floats in order. Unsigned, because a damaged state may hold any int16. */
+static float bni_ref_score(const int16_t *q, const int16_t *k, int d)
+{
+    float sum = 0.0f;
+    int part, i;
+    for (part = 0; part < d; part += 128) {
+        uint32_t dot = 0;
+        for (i = part; i < d && i < part + 128; i++)
+            dot += (uint32_t)(q[i] * k[(i >> 1) * 2 * BNI_KV_BLOCK + (i & 1)]);
+        sum = part ? sum + (float)(int32_t)dot : (float)(int32_t)dot;
+    }
+    return sum;
+}
+
+/* w[64] = round(a * (4095 / A)), A = max a[0..n-1], zeros from n on; returns A / 4095, or 0 if A < 2^-100, which means
+   that the block has no weight. a >= 0. If A is not finite, zeros and NaN: the row's output becomes NaN and is
+   reported. */
+static float bni_ref_block_weights(int16_t *w, const float *a, int n)
+{
+    uint32_t max = bni_ref_max_abs(a, n);
+    float s;
+    int j;
+    memset(w, 0, BNI_KV_BLOCK * sizeof *w);
+    if (max < BNI_TINY_BITS)
+        return 0.0f;
+    if (max >= 0x7f800000u)
+        return bni_bits_float(0x7fc00000u);
+    s = 4095.0f / bni_bits_float(max);
+    for (j = 0; j < n; j++)
+        w[j] = (int16_t)bni_round_even(bni_mulf(a[j], s));
+    return bni_bits_float(max) / 4095.0f;
+}
+
+/* Row r of an attention call. First all scores and their maximum m, then, 64 positions at a time,
+       e_j = exp(s_j - m),  l += sum of e_j,  a_j = e_j * (scale of v_j),  o += (sum of round(a_j ...) v_j) * ...
+   and o / l at the end. The block borders are absolute positions, so the result does not depend on how a prompt was
+   cut. The weights are integers relative to the largest of their block: 4095 steps, like q and k. */
+static void bni_ref_attend_row(const bni_attend *a, int r)
+{
+    const int d = a->head_dim, dp = bni_pad16(d), last = a->pos[r];
+    const int16_t *q = a->q + (ptrdiff_t)r * dp;
+    const float scale = a->q_scale[r] * a->scale;
+    float *score = a->scores + (ptrdiff_t)r * a->ld_scores, *o = a->scratch, *out = a->out[r];
+    float m = -bni_bits_float(0x7f800000u), l = 0.0f;
+    int j, c, start;
+
+    for (j = 0; j <= last; j++) {
+        uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[j / BNI_KV_BLOCK] + a->area);
+        const int slot = j % BNI_KV_BLOCK;
+        score[j] = (bni_ref_score(q, bni_kv_k(area) + 2 * slot, d) * scale) * bni_kv_k_scale(area, d)[slot];
+        m = m > score[j] ? m : score[j];
+    }
+    for (c = 0; c < d; c++)
+        o[c] = 0.0f;
+    for (start = 0; start <= last; start += BNI_KV_BLOCK) {
+        uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);
+        const int16_t *v = bni_kv_v(area, d);
+        const int n = last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK;
+        float lane[16] = {0}, weighted[BNI_KV_BLOCK], factor;
+        int16_t w[BNI_KV_BLOCK];
+        for (j = 0; j < n; j++) {
+            float e = bni_expf(score[start + j] - m);
+            lane[j & 15] = lane[j & 15] + e;
+            weighted[j] = e * bni_kv_v_scale(area, d)[j];
+        }
+        l = l + bni_ref_fold(lane);
+        factor = bni_ref_block_weights(w, weighted, n);
+        for (c = 0; c < d && factor != 0.0f; c++) {
+            uint32_t sum = 0;
+            for (j = 0; j < n; j++)
+                sum += (uint32_t)(w[j] * v[(j >> 1) * 2 * dp + 2 * c + (j & 1)]);
+            o[c] = o[c] + bni_mulf((float)(int32_t)sum, factor);
+        }
+    }
+    for (c = 0; c < d; c++)
+        out[c] = o[c] / l;
+}
+
+/* out[row] = softmax(q k / sqrt(d)) v for every row of the call. */
+static void bni_ref_attend(const bni_attend *a)
+{
+    int r;
+    for (r = 0; r < a->n_rows; r++)
+        bni_ref_attend_row(a, r);
+}
+
+/* --------------------------------------------------------------------------------- rows of floats (the head) */
+
+/* y[t][r] = sum over k of row r's weight k times x[t][k], for n_rows rows of n weights of a plain type (>>decode),
+   row_bytes apart, at any address; x: [n_tokens][x_stride], n_tokens 1..8, padded with zeros to 16. 16 lanes. */
+static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows,
+                             const float *x, size_t x_stride, int n_tokens, int n)
+{
+    float w[256], lane[16];
+    int r, t, k, i;
+    for (r = 0; r < n_rows; r++) {
+        for (t = 0; t < n_tokens; t++) {
+            const float *v = x + (size_t)t * x_stride;
+            memset(lane, 0, sizeof lane);
+            for (k = 0; k < n; k += 256) {
+                const int count = n - k < 256 ? n - k : 256;
+                bni_decode(type, rows + (size_t)r * row_bytes, k, count, w);
+                for (i = 0; i < count; i++)
+                    lane[i & 15] = lane[i & 15] + bni_mulf(w[i], v[k + i]);
+            }
+            y[t][r] = bni_ref_fold(lane);
+        }
+    }
+}
+
+#endif /* BITNET_IMPLEMENTATION */
+#endif /* !BNI_ISA */
+#if defined(BNI_ISA)
+/* ======================================================================================================
+   >>vectors    The same small set of operations for every instruction set
+   ======================================================================================================
+   This section and the next are compiled once per instruction set: >>dispatch defines BNI_ISA and BNI_SUFFIX, sets the
+   compiler's target and includes this very file again, which then consists of these two sections only. So a kernel is
+   an ordinary function on ordinary lines, for the debugger too; its names get the suffix of the instruction set
+   through the aliases below (bni_vf_add is bni_vf_add_avx2 in one pass, bni_vf_add_avx512 in the next).
+
+   Two types: bni_vf, 16 floats, and bni_vi, 16 int32, whatever the registers are; AVX2 has pairs of them. Lane l of a
+   vector is element l of the row: sums keep the 16 lanes that >>reference defines.
+
+   Products of floats are written a * b on the compiler's vector types, not as an intrinsic, followed on clang by the
+   empty asm of BNI_SETTLE: only that keeps clang from fusing under -ffast-math and -ffp-contract=fast.
+
+   Every instruction set defines, for vectors a, b of 16 lanes and addresses of any alignment:
+
+       bni_vf_load store set          16 floats at p; one float in every lane
+       bni_vf_add sub mul div         lane by lane, each rounded; mul is never fused with what follows
+       bni_vf_min max                 a < b ? a : b and a > b ? a : b, so the second where one is NaN
+       bni_vf_negate                  the sign bit turned
+       bni_vf_keep(a, n, other)       lanes 0 .. n-1 of a, other's from n on; any n, also below 0 and above 16
+       bni_vf_sum highest             the lanes folded by halves, 8 onto 8, 4 onto 4, 2 onto 2, 1 onto 1
+       bni_vf_round                   nearest int32, halves to even; too large or NaN: INT32_MIN
+       bni_vf_power2(e)               2^(e - 127), 1 <= e <= 254
+       bni_vf_magnitude               the bits without the sign, as integers
+       bni_vf_from_int f16 bf16       converted, exactly or rounded to even
+       bni_vf_unzip zip               elements 0, 2, 4, ... and 1, 3, 5, ... of the 32 floats at p; and back
+       bni_vi_load store set          16 int32 at p; one in every lane
+       bni_vi_add sub and or max      lane by lane, signed
+       bni_vi_shr shl(a, n)           every lane by n bits, zeros come in
+       bni_vi_pairs(acc, a, b)        acc + a.lo * b.lo + a.hi * b.hi of the int16 halves of each lane
+       bni_vi_sum highest             over the lanes
+       bni_vi_from_i8 u8              16 bytes at p, widened
+       bni_vi_to_i8 i16               narrowed with saturation, lane 0 first
+
+   A new instruction set: a block here with these names, a matrix product in >>kernels, an entry in >>dispatch. */
+
+#define bni_vf BNI_FN(bni_vf)
+#define bni_vi BNI_FN(bni_vi)
+#define bni_vf_load BNI_FN(bni_vf_load)
+#define bni_vf_store BNI_FN(bni_vf_store)
+#define bni_vf_set BNI_FN(bni_vf_set)
+#define bni_vf_add BNI_FN(bni_vf_add)
+#define bni_vf_sub BNI_FN(bni_vf_sub)
+#define bni_vf_mul BNI_FN(bni_vf_mul)
+#define bni_vf_div BNI_FN(bni_vf_div)
+#define bni_vf_min BNI_FN(bni_vf_min)
+#define bni_vf_max BNI_FN(bni_vf_max)
+#define bni_vf_negate BNI_FN(bni_vf_negate)
+#define bni_vf_keep BNI_FN(bni_vf_keep)
+#define bni_vf_sum BNI_FN(bni_vf_sum)
+#define bni_vf_highest BNI_FN(bni_vf_highest)
+#define bni_vf_round BNI_FN(bni_vf_round)
+#define bni_vf_power2 BNI_FN(bni_vf_power2)
+#define bni_vf_magnitude BNI_FN(bni_vf_magnitude)
+#define bni_vf_from_int BNI_FN(bni_vf_from_int)
+#define bni_vf_from_f16 BNI_FN(bni_vf_from_f16)
+#define bni_vf_from_bf16 BNI_FN(bni_vf_from_bf16)
+#define bni_half BNI_FN(bni_half)
+#define bni_vf_unzip BNI_FN(bni_vf_unzip)
+#define bni_vf_zip BNI_FN(bni_vf_zip)
+#define bni_vi_load BNI_FN(bni_vi_load)
+#define bni_vi_store BNI_FN(bni_vi_store)
+#define bni_vi_set BNI_FN(bni_vi_set)
+#define bni_vi_add BNI_FN(bni_vi_add)
+#define bni_vi_sub BNI_FN(bni_vi_sub)
+#define bni_vi_and BNI_FN(bni_vi_and)
+#define bni_vi_or BNI_FN(bni_vi_or)
+#define bni_vi_max BNI_FN(bni_vi_max)
+#define bni_vi_shr BNI_FN(bni_vi_shr)
+#define bni_vi_shl BNI_FN(bni_vi_shl)
+#define bni_vi_pairs BNI_FN(bni_vi_pairs)
+#define bni_vi_sum BNI_FN(bni_vi_sum)
+#define bni_vi_highest BNI_FN(bni_vi_highest)
+#define bni_vi_from_i8 BNI_FN(bni_vi_from_i8)
+#define bni_vi_from_u8 BNI_FN(bni_vi_from_u8)
+#define bni_vi_to_i8 BNI_FN(bni_vi_to_i8)
+#define bni_vi_to_i16 BNI_FN(bni_vi_to_i16)
+
+/* Without this attribute compilers leave some of these as calls at -O0 and -O2. */
+#define BNI_VINLINE static inline __attribute__((always_inline, unused))
+
+/* Full unrolling, so that small arrays of vectors become registers. */
+#if defined(__clang__)
+  #define BNI_UNROLL _Pragma("clang loop unroll(full)")
+  #define BNI_VSETTLE(x) __asm__("" : "+v"(x))
+#else
+  #define BNI_UNROLL _Pragma("GCC unroll 16")
+  #define BNI_VSETTLE(x) ((void)0)
+#endif
+
+/* Behind every case of a switch that calls one inline function with another constant: clang merges such calls before it
+   inlines them, and the constant becomes a variable. */
+#define BNI_APART __asm__ __volatile__("")
+
+/* bni_f16_to_f32 by the instruction. */
+BNI_VINLINE float bni_half(const uint8_t *p)
+{
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128((int)bni_load_u16(p))));
+}
+
+#if BNI_ISA == BNI_ISA_AVX512
+/* ------------------------------------------------------------------------------------------------- AVX-512
+   AVX-512 F, BW, DQ, VL and VNNI: one register of 64 bytes is one vector. */
+
+typedef __m512 bni_vf;
+typedef __m512i bni_vi;
+
+BNI_VINLINE bni_vf bni_vf_load(const float *p) { return _mm512_loadu_ps(p); }
+BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { _mm512_storeu_ps(p, a); }
+BNI_VINLINE bni_vf bni_vf_set(float x) { return _mm512_set1_ps(x); }
+BNI_VINLINE bni_vf bni_vf_add(bni_vf a, bni_vf b) { return a + b; }
+BNI_VINLINE bni_vf bni_vf_sub(bni_vf a, bni_vf b) { return a - b; }
+BNI_VINLINE bni_vf bni_vf_mul(bni_vf a, bni_vf b) { bni_vf p = a * b; BNI_VSETTLE(p); return p; }
+BNI_VINLINE bni_vf bni_vf_div(bni_vf a, bni_vf b) { return a / b; }
+BNI_VINLINE bni_vf bni_vf_min(bni_vf a, bni_vf b) { return _mm512_min_ps(a, b); }
+BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b) { return _mm512_max_ps(a, b); }
+BNI_VINLINE bni_vf bni_vf_negate(bni_vf a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+BNI_VINLINE bni_vf bni_vf_keep(bni_vf a, int n, bni_vf other)
+{
+    unsigned mask = n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u;
+    return _mm512_mask_blend_ps((__mmask16)mask, other, a);
+}
+BNI_VINLINE float bni_vf_sum(bni_vf a)
+{
+    __m256 b = _mm512_castps512_ps256(a) + _mm512_extractf32x8_ps(a, 1);
+    __m128 c = _mm256_castps256_ps128(b) + _mm256_extractf128_ps(b, 1);
+    c = c + _mm_movehl_ps(c, c);
+    return _mm_cvtss_f32(c + _mm_movehdup_ps(c));
+}
+BNI_VINLINE float bni_vf_highest(bni_vf a)
+{
+    __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ps(c, _mm_movehdup_ps(c)));
+}
+BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { return _mm512_cvtps_epi32(a); }
+BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23)); }
+BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
+{
+    return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff));
+}
+BNI_VINLINE bni_vf bni_vf_from_int(bni_vi a) { return _mm512_cvtepi32_ps(a); }
+BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
+{
+    __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16));
+}
+BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
+{
+    const __m512i i = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    bni_vf a = bni_vf_load(p), b = bni_vf_load(p + 16);
+    *even = _mm512_permutex2var_ps(a, i, b);
+    *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(i, _mm512_set1_epi32(1)), b);
+}
+BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
+{
+    const __m512i i = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    bni_vf_store(p, _mm512_permutex2var_ps(even, i, odd));
+    bni_vf_store(p + 16, _mm512_permutex2var_ps(even, _mm512_add_epi32(i, _mm512_set1_epi32(8)), odd));
+}
+
+BNI_VINLINE bni_vi bni_vi_load(const void *p) { return _mm512_loadu_si512(p); }
+BNI_VINLINE void bni_vi_store(void *p, bni_vi a) { _mm512_storeu_si512(p, a); }
+BNI_VINLINE bni_vi bni_vi_set(int32_t x) { return _mm512_set1_epi32(x); }
+BNI_VINLINE bni_vi bni_vi_add(bni_vi a, bni_vi b) { return _mm512_add_epi32(a, b); }
+BNI_VINLINE bni_vi bni_vi_sub(bni_vi a, bni_vi b) { return _mm512_sub_epi32(a, b); }
+BNI_VINLINE bni_vi bni_vi_and(bni_vi a, bni_vi b) { return _mm512_and_si512(a, b); }
+BNI_VINLINE bni_vi bni_vi_or(bni_vi a, bni_vi b) { return _mm512_or_si512(a, b); }
+BNI_VINLINE bni_vi bni_vi_max(bni_vi a, bni_vi b) { return _mm512_max_epi32(a, b); }
+BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+/* asm, because gcc 12.2 copies the accumulators of the intrinsic to the stack in every turn of a loop once 16 of them
+   are live. */
+BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
+BNI_VINLINE int32_t bni_vi_sum(bni_vi a) { return _mm512_reduce_add_epi32(a); }
+BNI_VINLINE int32_t bni_vi_highest(bni_vi a) { return _mm512_reduce_max_epi32(a); }
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a) { return _mm512_cvtsepi32_epi8(a); }
+BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16(a));
+}
+
+#elif BNI_ISA == BNI_ISA_AVX2
+/* ---------------------------------------------------------------------------------------------------- AVX2
+   AVX2 and F16C: two registers of 32 bytes, lanes 0-7 and 8-15. FMA is left out of the target on purpose. */
+
+typedef struct bni_vf { __m256 lo, hi; } bni_vf;
+typedef struct bni_vi { __m256i lo, hi; } bni_vi;
+
+#define bni_vf_pair BNI_FN(bni_vf_pair)
+#define bni_vi_pair BNI_FN(bni_vi_pair)
+BNI_VINLINE bni_vf bni_vf_pair(__m256 lo, __m256 hi) { bni_vf v; v.lo = lo; v.hi = hi; return v; }
+BNI_VINLINE bni_vi bni_vi_pair(__m256i lo, __m256i hi) { bni_vi v; v.lo = lo; v.hi = hi; return v; }
+
+BNI_VINLINE bni_vf bni_vf_load(const float *p) { return bni_vf_pair(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
+BNI_VINLINE bni_vf bni_vf_set(float x) { return bni_vf_pair(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
+BNI_VINLINE bni_vf bni_vf_add(bni_vf a, bni_vf b) { return bni_vf_pair(a.lo + b.lo, a.hi + b.hi); }
+BNI_VINLINE bni_vf bni_vf_sub(bni_vf a, bni_vf b) { return bni_vf_pair(a.lo - b.lo, a.hi - b.hi); }
+BNI_VINLINE bni_vf bni_vf_mul(bni_vf a, bni_vf b)
+{
+    __m256 lo = a.lo * b.lo, hi = a.hi * b.hi;
+    BNI_VSETTLE(lo);
+    BNI_VSETTLE(hi);
+    return bni_vf_pair(lo, hi);
+}
+BNI_VINLINE bni_vf bni_vf_div(bni_vf a, bni_vf b) { return bni_vf_pair(a.lo / b.lo, a.hi / b.hi); }
+BNI_VINLINE bni_vf bni_vf_min(bni_vf a, bni_vf b)
+{
+    return bni_vf_pair(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi));
+}
+BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b)
+{
+    return bni_vf_pair(_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi));
+}
+BNI_VINLINE bni_vf bni_vf_negate(bni_vf a)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return bni_vf_pair(_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign));
+}
+BNI_VINLINE bni_vf bni_vf_keep(bni_vf a, int n, bni_vf other)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i lo = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane);
+    __m256i hi = _mm256_cmpgt_epi32(_mm256_set1_epi32(n - 8), lane);
+    return bni_vf_pair(_mm256_blendv_ps(other.lo, a.lo, _mm256_castsi256_ps(lo)),
+                       _mm256_blendv_ps(other.hi, a.hi, _mm256_castsi256_ps(hi)));
+}
+BNI_VINLINE float bni_vf_sum(bni_vf a)
+{
+    __m256 b = a.lo + a.hi;
+    __m128 c = _mm256_castps256_ps128(b) + _mm256_extractf128_ps(b, 1);
+    c = c + _mm_movehl_ps(c, c);
+    return _mm_cvtss_f32(c + _mm_movehdup_ps(c));
+}
+BNI_VINLINE float bni_vf_highest(bni_vf a)
+{
+    __m256 b = _mm256_max_ps(a.lo, a.hi);
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ps(c, _mm_movehdup_ps(c)));
+}
+BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { return bni_vi_pair(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)); }
+BNI_VINLINE bni_vf bni_vf_power2(bni_vi e)
+{
+    return bni_vf_pair(_mm256_castsi256_ps(_mm256_slli_epi32(e.lo, 23)),
+                       _mm256_castsi256_ps(_mm256_slli_epi32(e.hi, 23)));
+}
+BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
+{
+    __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    return bni_vi_pair(_mm256_and_si256(_mm256_castps_si256(a.lo), mask),
+                       _mm256_and_si256(_mm256_castps_si256(a.hi), mask));
+}
+BNI_VINLINE bni_vf bni_vf_from_int(bni_vi a)
+{
+    return bni_vf_pair(_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi));
+}
+BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p)
+{
+    return bni_vf_pair(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 16))));
+}
+BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
+{
+    __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 16)));
+    return bni_vf_pair(_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)));
+}
+/* The 8 even (s = 0x88) or odd (s = 0xdd) elements of 16: pick within halves, then put the quarters in order. */
+#define BNI_PICK(a, b, s) _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, s)), 0xd8))
+BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
+{
+    bni_vf a = bni_vf_load(p), b = bni_vf_load(p + 16);
+    *even = bni_vf_pair(BNI_PICK(a.lo, a.hi, 0x88), BNI_PICK(b.lo, b.hi, 0x88));
+    *odd = bni_vf_pair(BNI_PICK(a.lo, a.hi, 0xdd), BNI_PICK(b.lo, b.hi, 0xdd));
+}
+#undef BNI_PICK
+BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
+{
+    __m256 a = _mm256_unpacklo_ps(even.lo, odd.lo), b = _mm256_unpackhi_ps(even.lo, odd.lo);
+    __m256 c = _mm256_unpacklo_ps(even.hi, odd.hi), d = _mm256_unpackhi_ps(even.hi, odd.hi);
+    bni_vf_store(p, bni_vf_pair(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)));
+    bni_vf_store(p + 16, bni_vf_pair(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31)));
+}
+
+BNI_VINLINE bni_vi bni_vi_load(const void *p)
+{
+    const __m256i *q = (const __m256i *)p;
+    return bni_vi_pair(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1));
+}
+BNI_VINLINE void bni_vi_store(void *p, bni_vi a)
+{
+    __m256i *q = (__m256i *)p;
+    _mm256_storeu_si256(q, a.lo);
+    _mm256_storeu_si256(q + 1, a.hi);
+}
+BNI_VINLINE bni_vi bni_vi_set(int32_t x) { return bni_vi_pair(_mm256_set1_epi32(x), _mm256_set1_epi32(x)); }
+BNI_VINLINE bni_vi bni_vi_add(bni_vi a, bni_vi b)
+{
+    return bni_vi_pair(_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi));
+}
+BNI_VINLINE bni_vi bni_vi_sub(bni_vi a, bni_vi b)
+{
+    return bni_vi_pair(_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi));
+}
+BNI_VINLINE bni_vi bni_vi_and(bni_vi a, bni_vi b)
+{
+    return bni_vi_pair(_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi));
+}
+BNI_VINLINE bni_vi bni_vi_or(bni_vi a, bni_vi b)
+{
+    return bni_vi_pair(_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi));
+}
+BNI_VINLINE bni_vi bni_vi_max(bni_vi a, bni_vi b)
+{
+    return bni_vi_pair(_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi));
+}
+BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n)
+{
+    __m128i count = _mm_cvtsi32_si128(n);
+    return bni_vi_pair(_mm256_srl_epi32(a.lo, count), _mm256_srl_epi32(a.hi, count));
+}
+BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n)
+{
+    __m128i count = _mm_cvtsi32_si128(n);
+    return bni_vi_pair(_mm256_sll_epi32(a.lo, count), _mm256_sll_epi32(a.hi, count));
+}
+BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+{
+    return bni_vi_pair(_mm256_add_epi32(acc.lo, _mm256_madd_epi16(a.lo, b.lo)),
+                       _mm256_add_epi32(acc.hi, _mm256_madd_epi16(a.hi, b.hi)));
+}
+BNI_VINLINE int32_t bni_vi_sum(bni_vi a)
+{
+    __m256i b = _mm256_add_epi32(a.lo, a.hi);
+    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+}
+BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
+{
+    __m256i b = _mm256_max_epi32(a.lo, a.hi);
+    __m128i c = _mm_max_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    c = _mm_max_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return bni_vi_pair(_mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)));
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return bni_vi_pair(_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_srli_si128(b, 8)));
+}
+/* 16 saturated int16 in order: packs works within halves, so the quarters come out as 0 2 1 3. */
+#define BNI_TO_I16(a) _mm256_permute4x64_epi64(_mm256_packs_epi32((a).lo, (a).hi), 0xd8)
+BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+{
+    __m256i b = BNI_TO_I16(a);
+    return _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+}
+BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { _mm256_storeu_si256((__m256i *)(void *)p, BNI_TO_I16(a)); }
+#undef BNI_TO_I16
+
+#endif /* BNI_ISA_AVX2 */
+
+/* ======================================================================================================
+   >>kernels    The reference, fast
+   ======================================================================================================
+   One body per kernel over the vectors above; only the ternary product, the engine's inner loop, has one per
+   instruction set. The contract of each function is told in >>reference; the comments here say why it is fast.
+
+   Two limits matter. One token is bound by memory: every weight is read once and used once, so what counts is how many
+   cache lines are under way at a time. Two far-apart streams with software prefetch keep more lines in flight than one
+   stream can. A prompt is bound by arithmetic: a block of weights is unpacked once and used for up to 8 tokens. */
+
+/* The integer products of attention are computed in tiles of rows x vectors of 16: as many accumulators as fit into the
+   registers beside one row of operands. Rows of the output matrix for several tokens likewise. */
+#if BNI_ISA == BNI_ISA_AVX512
+  #define BNI_TILE_ROWS 4
+  #define BNI_TILE_VECTORS 4
+  #define BNI_TILE_DOT_ROWS 2
+#else
+  #define BNI_TILE_ROWS 2
+  #define BNI_TILE_VECTORS 2
+  #define BNI_TILE_DOT_ROWS 1
+#endif
+
+#define bni_vf_exp BNI_FN(bni_vf_exp)
+#define bni_vf_act BNI_FN(bni_vf_act)
+#define bni_load_tail BNI_FN(bni_load_tail)
+#define bni_pair_tile BNI_FN(bni_pair_tile)
+#define bni_pair_rows BNI_FN(bni_pair_rows)
+#define bni_pair_products BNI_FN(bni_pair_products)
+#define bni_attend_scores BNI_FN(bni_attend_scores)
+#define bni_attend_weights BNI_FN(bni_attend_weights)
+#define bni_attend_values BNI_FN(bni_attend_values)
+#define bni_weights BNI_FN(bni_weights)
+#define bni_weights_tail BNI_FN(bni_weights_tail)
+#define bni_dot_tile BNI_FN(bni_dot_tile)
+#define bni_dot_one BNI_FN(bni_dot_one)
+#define bni_dot_batch BNI_FN(bni_dot_batch)
+#define bni_r16_step BNI_FN(bni_r16_step)
+#define bni_r16_finish BNI_FN(bni_r16_finish)
+#define bni_r16_flush BNI_FN(bni_r16_flush)
+#define bni_r16_one BNI_FN(bni_r16_one)
+#define bni_r16_unpack BNI_FN(bni_r16_unpack)
+#define bni_r16_tile BNI_FN(bni_r16_tile)
+#define bni_r16_batch BNI_FN(bni_r16_batch)
+
+/* --------------------------------------------------------------------------------------- elementwise and norms */
+
+/* bni_expf, operation by operation. */
+/* The clamps come first, so that the powers of two below are in range; 2^i is applied in two factors, as i alone may
+   lie outside the exponents of normal floats. */
+BNI_VINLINE bni_vf bni_vf_exp(bni_vf x)
+{
+    bni_vf n, r, p;
+    bni_vi i, half;
+    x = bni_vf_min(x, bni_vf_set(BNI_EXP_MAX));
+    x = bni_vf_max(x, bni_vf_set(BNI_EXP_MIN));
+    i = bni_vf_round(bni_vf_mul(x, bni_vf_set(BNI_EXP_LOG2E)));
+    n = bni_vf_from_int(i);
+    r = bni_vf_sub(x, bni_vf_mul(n, bni_vf_set(BNI_EXP_LN2_HI)));
+    r = bni_vf_sub(r, bni_vf_mul(n, bni_vf_set(BNI_EXP_LN2_LO)));
+    p = bni_vf_add(bni_vf_mul(bni_vf_set(BNI_EXP_P0), r), bni_vf_set(BNI_EXP_P1));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP_P2));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP_P3));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP_P4));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP_P5));
+    p = bni_vf_add(bni_vf_add(bni_vf_mul(p, bni_vf_mul(r, r)), r), bni_vf_set(1.0f));
+    half = bni_vi_shr(bni_vi_add(i, bni_vi_set(256)), 1);
+    p = bni_vf_mul(p, bni_vf_power2(bni_vi_sub(half, bni_vi_set(1))));
+    return bni_vf_mul(p, bni_vf_power2(bni_vi_sub(bni_vi_add(i, bni_vi_set(255)), half)));
+}
+
+/* The first n < 16 of the floats at p, zeros behind them. Through memory: reading a whole vector at the end of a buffer
+   could run into a page that isn't there. */
+BNI_VINLINE bni_vf bni_load_tail(const float *p, int n)
+{
+    float tail[16];
+    memset(tail, 0, sizeof tail);
+    memcpy(tail, p, (size_t)n * sizeof *p);
+    return bni_vf_load(tail);
+}
+
+/* y = (x * (1 / sqrt(mean of squares + eps))) * w (RMSNorm, Zhang and Sennrich 2019). x and w [n padded to 16 with
+   zeros]: padding adds nothing to the sum and comes out as 0. The 16 lanes are those of the reference's definition, on
+   every instruction set; that is what keeps the bits. */
+static void BNI_FN(bni_rms_norm)(float *y, const float *x, const float *w, float eps, int n)
+{
+    bni_vf sum = bni_vf_set(0.0f), v, r;
+    int i;
+    for (i = 0; i < n; i += 16) {
+        v = bni_vf_load(x + i);
+        sum = bni_vf_add(sum, bni_vf_mul(v, v));
+    }
+    r = bni_vf_set(1.0f / bni_sqrtf(bni_vf_sum(sum) / (float)n + eps));
+    for (i = 0; i < n; i += 16)
+        bni_vf_store(y + i, bni_vf_mul(bni_vf_mul(bni_vf_load(x + i), r), bni_vf_load(w + i)));
+}
+
+/* relu(x)^2, SiLU x / (1 + e^-x), or GELU in its tanh form written as x / (1 + e^-2t): one exp serves both. kind is
+   the same for a whole call, so the branches cost nothing. */
+BNI_VINLINE bni_vf bni_vf_act(bni_vf x, int kind)
+{
+    bni_vf t = x;
+    if (kind == BNI_ACT_RELU2) {
+        t = bni_vf_max(bni_vf_set(0.0f), x);
+        return bni_vf_mul(t, t);
+    }
+    if (kind == BNI_ACT_GELU) {
+        t = bni_vf_mul(bni_vf_set(BNI_GELU_C3), bni_vf_mul(x, x));
+        t = bni_vf_mul(x, bni_vf_add(bni_vf_set(BNI_GELU_C1), t));
+    }
+    return bni_vf_div(x, bni_vf_add(bni_vf_set(1.0f), bni_vf_exp(bni_vf_negate(t))));
+}
+
+/* y = act(gate) * up, [n] rounded up to 16. y may be gate. */
+static void BNI_FN(bni_activate)(float *y, const float *gate, const float *up, int n, int kind)
+{
+    int i;
+    for (i = 0; i < n; i += 16)
+        bni_vf_store(y + i, bni_vf_mul(bni_vf_act(bni_vf_load(gate + i), kind), bni_vf_load(up + i)));
+}
+
+/* x may lack padding: attention's rows do. */
+static uint32_t BNI_FN(bni_max_abs)(const float *x, int n)
+{
+    bni_vi max = bni_vi_set(0);
+    int i;
+    for (i = 0; i + 16 <= n; i += 16)
+        max = bni_vi_max(max, bni_vf_magnitude(bni_vf_load(x + i)));
+    if (i < n)
+        max = bni_vi_max(max, bni_vf_magnitude(bni_load_tail(x + i, n - i)));
+    return (uint32_t)bni_vi_highest(max);
+}
+
+/* Four columns at a time to q, q + stride, ...: the interleaving of the group's rows (bni_group_q8). Result: the sum
+   of the integers, which the ternary product subtracts, as its codes are weight + 1. The clamp stands before the
+   rounding, because converting what is out of int's range is undefined. */
+static int32_t BNI_FN(bni_quantize_i8)(int8_t *q, int stride, const float *x, float s, int n)
+{
+    bni_vi sum = bni_vi_set(0);
+    int i;
+    for (i = 0; i < n; i += 16) {
+        bni_vf v = bni_vf_mul(bni_vf_load(x + i), bni_vf_set(s));
+        int8_t *to = q + (ptrdiff_t)(i / 4) * stride;
+        uint32_t four[4];
+        bni_vi rounded;
+        v = bni_vf_max(bni_vf_min(v, bni_vf_set(127.0f)), bni_vf_set(-128.0f));
+        rounded = bni_vf_round(v);
+        sum = bni_vi_add(sum, rounded);
+        _mm_storeu_si128((__m128i *)(void *)four, bni_vi_to_i8(rounded));
+        memcpy(to, &four[0], 4);
+        memcpy(to + stride, &four[1], 4);
+        memcpy(to + 2 * (ptrdiff_t)stride, &four[2], 4);
+        memcpy(to + 3 * (ptrdiff_t)stride, &four[3], 4);
+    }
+    return bni_vi_sum(sum);
+}
+
+/* Result: the scale, 0 with all integers 0 where the row is tiny (dividing by it could overflow) or not finite; the
+   caller tells these apart by *max_bits. q [n_pad], padding 0. */
+static float BNI_FN(bni_quantize_i16)(int16_t *q, const float *x, int n, int n_pad, int range, uint32_t *max_bits)
+{
+    const uint32_t max = BNI_FN(bni_max_abs)(x, n);
+    const float limit = (float)range;
+    bni_vf s;
+    int i;
+    *max_bits = max;
+    memset(q, 0, (size_t)n_pad * sizeof *q);
+    if (max < BNI_TINY_BITS || max >= 0x7f800000u)
+        return 0.0f;
+    s = bni_vf_set(limit / bni_bits_float(max));
+    for (i = 0; i < n; i += 16) {
+        bni_vf v = bni_vf_mul(n - i < 16 ? bni_load_tail(x + i, n - i) : bni_vf_load(x + i), s);
+        int16_t part[16];
+        v = bni_vf_max(bni_vf_min(v, bni_vf_set(limit)), bni_vf_set(-limit));
+        bni_vi_to_i16(part, bni_vf_round(v));
+        memcpy(q + i, part, (size_t)(n - i < 16 ? n - i : 16) * sizeof *q);
+    }
+    return bni_bits_float(max) / limit;
+}
+
+/* y = sum / s * w_scale, or y += that. A division, not a product with 1 / s: that would be rounded twice. */
+static void BNI_FN(bni_rescale)(float *y, const int32_t *sum, float s, const float *w_scale, int n, int add)
+{
+    int i;
+    for (i = 0; i < n; i += 16) {
+        bni_vf v = bni_vf_div(bni_vf_from_int(bni_vi_load(sum + i)), bni_vf_set(s));
+        v = bni_vf_mul(v, bni_vf_load(w_scale + i));
+        bni_vf_store(y + i, add ? bni_vf_add(bni_vf_load(y + i), v) : v);
+    }
+}
+
+/* Turns each pair by its angle, in place; cos_sin [n_rot / 2][2]. Without neox the pairs lie side by side and are
+   unzipped to vectors of firsts and seconds. What doesn't fill a vector is left to the reference: the same bits, as
+   pairs don't meet. */
+static void BNI_FN(bni_rope)(float *x, const float *cos_sin, int n_rot, int neox)
+{
+    const int half = n_rot / 2;
+    bni_vf a, b, c, s, turned;
+    int i;
+    for (i = 0; i + 16 <= half; i += 16) {
+        bni_vf_unzip(cos_sin + 2 * i, &c, &s);
+        if (neox) {
+            a = bni_vf_load(x + i);
+            b = bni_vf_load(x + half + i);
+        } else {
+            bni_vf_unzip(x + 2 * i, &a, &b);
+        }
+        turned = bni_vf_sub(bni_vf_mul(a, c), bni_vf_mul(b, s));
+        b = bni_vf_add(bni_vf_mul(a, s), bni_vf_mul(b, c));
+        if (neox) {
+            bni_vf_store(x + i, turned);
+            bni_vf_store(x + half + i, b);
+        } else {
+            bni_vf_zip(x + 2 * i, turned, b);
+        }
+    }
+    bni_ref_rope_pairs(x, cos_sin, i, half, n_rot, neox);
+}
+
+/* ------------------------------------------------------------------------------------------------ attention */
+
+/* Both halves of attention are one product of int16 pairs. Keys: lanes are positions, pairs are pairs of columns, a
+   row's factors are q. Values: lanes are columns, pairs are pairs of positions, a row's factors are its weights. In
+   both the layout of a KV area makes the lanes contiguous and lets a pair of factors be one 32-bit broadcast.
+
+   out[r][16 v + l] = sum over p of m[p][16 v + l] . a[r][p], rows and vectors constants, the accumulators in registers.
+   m: pairs of int16, stride int16 elements from one p to the next; a: [rows][ld_a] int16. */
+BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, int ld_out, const int16_t *m,
+                               int stride, int n_pairs, const int16_t *a, int ld_a)
+{
+    bni_vi acc[BNI_TILE_ROWS][BNI_TILE_VECTORS], operand[BNI_TILE_VECTORS];
+    int p, r, v;
+    BNI_UNROLL for (r = 0; r < rows; r++)
+        BNI_UNROLL for (v = 0; v < vectors; v++)
+            acc[r][v] = bni_vi_set(0);
+    for (p = 0; p < n_pairs; p++, m += stride) {
+        BNI_UNROLL for (v = 0; v < vectors; v++)
+            operand[v] = bni_vi_load(m + 32 * v);
+        BNI_UNROLL for (r = 0; r < rows; r++) {
+            bni_vi factor = bni_vi_set((int32_t)bni_load_u32(a + (ptrdiff_t)r * ld_a + 2 * p));
+            BNI_UNROLL for (v = 0; v < vectors; v++)
+                acc[r][v] = bni_vi_pairs(acc[r][v], operand[v], factor);
+        }
+    }
+    BNI_UNROLL for (r = 0; r < rows; r++)
+        BNI_UNROLL for (v = 0; v < vectors; v++)
+            bni_vi_store(out + (ptrdiff_t)r * ld_out + 16 * v, acc[r][v]);
+}
+
+/* One group of rows over all vectors: whole tiles, then single vectors. */
+BNI_VINLINE void bni_pair_rows(const int rows, int n_vectors, int32_t *out, int ld_out, const int16_t *m, int stride,
+                               int n_pairs, const int16_t *a, int ld_a)
+{
+    int v = 0;
+    for (; v + BNI_TILE_VECTORS <= n_vectors; v += BNI_TILE_VECTORS)
+        bni_pair_tile(rows, BNI_TILE_VECTORS, out + 16 * v, ld_out, m + 32 * v, stride, n_pairs, a, ld_a);
+    for (; v < n_vectors; v++)
+        bni_pair_tile(rows, 1, out + 16 * v, ld_out, m + 32 * v, stride, n_pairs, a, ld_a);
+}
+
+/* out [n_rows][n_vectors * 16]: all rows, as many at a time as a tile has. The switch turns the number of rows into a
+   constant, so that accumulators stay in registers. */
+static void bni_pair_products(int n_rows, int n_vectors, int32_t *out, int ld_out, const int16_t *m, int stride,
+                              int n_pairs, const int16_t *a, int ld_a)
+{
+    while (n_rows > 0) {
+        const int rows = n_rows < BNI_TILE_ROWS ? n_rows : BNI_TILE_ROWS;
+        switch (rows) {
+        case 1: bni_pair_rows(1, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
+        case 2: bni_pair_rows(2, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
+#if BNI_TILE_ROWS == 4
+        case 3: bni_pair_rows(3, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
+        default: bni_pair_rows(4, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
+#endif
+        }
+        n_rows -= rows;
+        out += (ptrdiff_t)rows * ld_out;
+        a += (ptrdiff_t)rows * ld_a;
+    }
+}
+
+/* The scores of the 64 positions from start on, for every row, into a->scores: -infinity where the row does not look.
+   highest[r] is raised to the largest. ints: scratch [16][ld]. */
+static void bni_attend_scores(const bni_attend *a, int start, float *highest, int32_t *ints, int ld)
+{
+    const int d = a->head_dim, dp = bni_pad16(d);
+    const bni_vf never = bni_vf_set(-bni_bits_float(0x7f800000u));
+    uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
+    const float *k_scale = bni_kv_k_scale(area, d);
+    int r, v, n, part, count = 0;
+    for (r = 0; r < a->n_rows; r++)
+        count = a->pos[r] - start + 1 > count ? a->pos[r] - start + 1 : count;
+    count = count < BNI_KV_BLOCK ? count : BNI_KV_BLOCK;
+    for (part = 0; part < d; part += 128) {
+        const int columns = d - part < 128 ? d - part : 128;
+        bni_pair_products(a->n_rows, (count + 15) / 16, ints, ld, bni_kv_k(area) + part * BNI_KV_BLOCK,
+                          2 * BNI_KV_BLOCK, columns / 2, a->q + part, dp);
+        for (r = 0; r < a->n_rows; r++) {
+            float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
+            const bni_vf scale = bni_vf_set(a->q_scale[r] * a->scale);
+            bni_vf max = bni_vf_set(highest[r]);
+            n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
+            for (v = 0; v < n; v += 16) {
+                bni_vf s = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + v));
+                if (part > 0)
+                    s = bni_vf_add(bni_vf_load(score + v), s);
+                if (part + 128 >= d) {
+                    s = bni_vf_mul(bni_vf_mul(s, scale), bni_vf_load(k_scale + v));
+                    s = bni_vf_keep(s, n - v, never);
+                    max = bni_vf_max(max, s);
+                }
+                bni_vf_store(score + v, s);
+            }
+            highest[r] = bni_vf_highest(max);
+        }
+    }
+}
+
+/* The weights w[64] of one row in one block of 64 positions, of which it sees the first n, and their factor as
+   bni_ref_block_weights returns it. *l grows by the sum of exponentials. */
+/* Scores behind n may be of an earlier call: bni_vf_keep puts zeros in their place before anything is summed. */
+static float bni_attend_weights(int16_t *w, const float *score, const float *v_scale, float highest, int n, float *l)
+{
+    const bni_vf zero = bni_vf_set(0.0f), m = bni_vf_set(highest);
+    bni_vf sum = zero, weighted[4] = {zero, zero, zero, zero}, s;
+    bni_vi max = bni_vi_set(0);
+    uint32_t top;
+    int v;
+    for (v = 0; v < 4 && 16 * v < n; v++) {
+        bni_vf e = bni_vf_keep(bni_vf_exp(bni_vf_sub(bni_vf_load(score + 16 * v), m)), n - 16 * v, zero);
+        sum = bni_vf_add(sum, e);
+        weighted[v] = bni_vf_keep(bni_vf_mul(e, bni_vf_load(v_scale + 16 * v)), n - 16 * v, zero);
+        max = bni_vi_max(max, bni_vf_magnitude(weighted[v]));
+    }
+    *l = *l + bni_vf_sum(sum);
+    memset(w, 0, BNI_KV_BLOCK * sizeof *w);
+    top = (uint32_t)bni_vi_highest(max);
+    if (top < BNI_TINY_BITS)
+        return 0.0f;
+    if (top >= 0x7f800000u)
+        return bni_bits_float(0x7fc00000u);
+    s = bni_vf_set(4095.0f / bni_bits_float(top));
+    for (v = 0; v < 4 && 16 * v < n; v++)
+        bni_vi_to_i16(w + 16 * v, bni_vf_round(bni_vf_mul(weighted[v], s)));
+    return bni_bits_float(top) / 4095.0f;
+}
+
+/* o[r] += factor[r] * (w[r] . V) for the block from start on; l[r] grows. Scratch: w [16][64], ints [16][ld]. */
+static void bni_attend_values(const bni_attend *a, int start, const float *highest, float *l, float *o, int16_t *w,
+                              int32_t *ints, int ld)
+{
+    const int d = a->head_dim, dp = bni_pad16(d);
+    uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
+    float factor[BNI_ATTEND_ROWS];
+    int r, c, n, count = 0;
+    for (r = 0; r < a->n_rows; r++) {
+        n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
+        factor[r] = 0.0f;
+        if (n > 0)
+            factor[r] = bni_attend_weights(w + r * BNI_KV_BLOCK, a->scores + (ptrdiff_t)r * a->ld_scores + start,
+                                           bni_kv_v_scale(area, d), highest[r], n, &l[r]);
+        else
+            memset(w + r * BNI_KV_BLOCK, 0, BNI_KV_BLOCK * sizeof *w);
+        count = n > count ? n : count;
+    }
+    bni_pair_products(a->n_rows, dp / 16, ints, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK);
+    for (r = 0; r < a->n_rows; r++) {
+        const bni_vf f = bni_vf_set(factor[r]);
+        float *to = o + (ptrdiff_t)r * dp;
+        for (c = 0; c < dp && factor[r] != 0.0f; c += 16) {
+            bni_vf v = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + c));
+            bni_vf_store(to + c, bni_vf_add(bni_vf_load(to + c), bni_vf_mul(v, f)));
+        }
+    }
+}
+
+/* Two walks over the blocks of 64 positions: all scores and the largest of each row, then weights and values. Not the
+   one walk of FlashAttention, which rescales its sums whenever the largest score grows: more roundings, and others
+   wherever rows are grouped in another way. Cost: the scores wait in memory, one float per position and row.
+   scratch: w int16 [16][64] | ints int32 [16][ld] | o float [16][dp], as BNI_ATTEND_SCRATCH counts. Rows of a tile may
+   end in different blocks: each takes only positions up to its own. */
+static void BNI_FN(bni_attend)(const bni_attend *a)
+{
+    const int d = a->head_dim, dp = bni_pad16(d), ld = dp > BNI_KV_BLOCK ? dp : BNI_KV_BLOCK;
+    int16_t *w = (int16_t *)(void *)a->scratch;
+    int32_t *ints = (int32_t *)(void *)(a->scratch + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK / 2);
+    float *o = a->scratch + BNI_ATTEND_ROWS * (BNI_KV_BLOCK / 2 + ld);
+    float highest[BNI_ATTEND_ROWS], l[BNI_ATTEND_ROWS];
+    int r, c, start, last = 0;
+    for (r = 0; r < a->n_rows; r++) {
+        highest[r] = -bni_bits_float(0x7f800000u);
+        l[r] = 0.0f;
+        last = a->pos[r] > last ? a->pos[r] : last;
+    }
+    memset(o, 0, (size_t)a->n_rows * (size_t)dp * sizeof *o);
+    for (start = 0; start <= last; start += BNI_KV_BLOCK)
+        bni_attend_scores(a, start, highest, ints, ld);
+    for (start = 0; start <= last; start += BNI_KV_BLOCK)
+        bni_attend_values(a, start, highest, l, o, w, ints, ld);
+    for (r = 0; r < a->n_rows; r++) {
+        float *from = o + (ptrdiff_t)r * dp;
+        for (c = 0; c < dp; c += 16)
+            bni_vf_store(from + c, bni_vf_div(bni_vf_load(from + c), bni_vf_set(l[r])));
+        memcpy(a->out[r], from, (size_t)d * sizeof *from);
+    }
+}
+
+/* --------------------------------------------------------------------------------- rows of floats (the head) */
+
+/* Weights k .. k + 15 of a row, k a multiple of 16: bni_decode for one vector. All 16 share their block and, in Q6_K,
+   their scale, so every case is loads, shifts and one or two products. */
+BNI_VINLINE bni_vf bni_weights(int type, const uint8_t *row, int k)
+{
+    const uint8_t *p;
+    bni_vi q, high;
+    float scale;
+    int run;
+    switch (type) {
+    case BNI_TYPE_F16: return bni_vf_from_f16(row + 2 * (ptrdiff_t)k);
+    case BNI_TYPE_BF16: return bni_vf_from_bf16(row + 2 * (ptrdiff_t)k);
+    case BNI_TYPE_F32: return bni_vf_load((const float *)(const void *)(row + 4 * (ptrdiff_t)k));
+    case BNI_TYPE_Q8_0:
+        p = row + (ptrdiff_t)(k / 32) * 34;
+        q = bni_vi_from_i8(p + 2 + k % 32);
+        return bni_vf_mul(bni_vf_set(bni_half(p)), bni_vf_from_int(q));
+    case BNI_TYPE_Q4_0:
+        p = row + (ptrdiff_t)(k / 32) * 18;
+        q = bni_vi_shr(bni_vi_from_u8(p + 2), k % 32 ? 4 : 0);
+        q = bni_vi_sub(bni_vi_and(q, bni_vi_set(15)), bni_vi_set(8));
+        return bni_vf_mul(bni_vf_set(bni_half(p)), bni_vf_from_int(q));
+    default:                         /* Q6_K: half k & 128, run of 32, 16 of them */
+        p = row + (ptrdiff_t)(k / 256) * 210;
+        run = (k >> 5) & 3;
+        q = bni_vi_from_u8(p + (k & 128) / 2 + (run & 1) * 32 + (k & 16));
+        q = bni_vi_and(bni_vi_shr(q, run & 2 ? 4 : 0), bni_vi_set(15));
+        high = bni_vi_from_u8(p + 128 + (k & 128) / 4 + (k & 16));
+        high = bni_vi_and(bni_vi_shr(high, 2 * run), bni_vi_set(3));
+        q = bni_vi_sub(bni_vi_or(q, bni_vi_shl(high, 4)), bni_vi_set(32));
+        scale = bni_mulf(bni_half(p + 208), (float)(int8_t)p[192 + k % 256 / 16]);
+        return bni_vf_mul(bni_vf_set(scale), bni_vf_from_int(q));
+    }
+}
+
+/* Weights k .. n - 1 of a row, fewer than 16, zeros behind them. Rows of blocks never end like this. Not inlined: it
+   would take registers from the loop before it. */
+static BNI_NOINLINE void bni_weights_tail(float tail[16], int type, const uint8_t *row, int k, int n)
+{
+    memset(tail, 0, 16 * sizeof *tail);
+    bni_decode(type, row, k, n - k, tail);
+}
+
+/* y[t][r0 + r r_step] for a tile of rows and tokens (constants), the rows apart bytes from each other. A row of F16
+   runs at the speed of memory only when it is prefetched. */
+BNI_VINLINE void bni_dot_tile(const int n_rows, const int n_tokens, float *const *y, int r0, int r_step, int type,
+                              const uint8_t *rows, size_t apart, const float *x, size_t x_stride, int n)
+{
+    bni_vf acc[4][4], w[4], v;
+    int r, t, k;
+    BNI_UNROLL for (r = 0; r < n_rows; r++)
+        BNI_UNROLL for (t = 0; t < n_tokens; t++)
+            acc[r][t] = bni_vf_set(0.0f);
+    for (k = 0; k + 16 <= n; k += 16) {
+        BNI_UNROLL for (r = 0; r < n_rows; r++) {
+            w[r] = bni_weights(type, rows + (size_t)r * apart, k);
+            __builtin_prefetch(rows + (size_t)r * apart + 2 * (ptrdiff_t)k + 2048, 0, 3);
+        }
+        BNI_UNROLL for (t = 0; t < n_tokens; t++) {
+            v = bni_vf_load(x + (size_t)t * x_stride + k);
+            BNI_UNROLL for (r = 0; r < n_rows; r++)
+                acc[r][t] = bni_vf_add(acc[r][t], bni_vf_mul(w[r], v));
+        }
+    }
+    if (k < n) {
+        BNI_UNROLL for (r = 0; r < n_rows; r++) {
+            float tail[16];
+            bni_weights_tail(tail, type, rows + (size_t)r * apart, k, n);
+            BNI_UNROLL for (t = 0; t < n_tokens; t++) {
+                v = bni_vf_load(x + (size_t)t * x_stride + k);
+                acc[r][t] = bni_vf_add(acc[r][t], bni_vf_mul(bni_vf_load(tail), v));
+            }
+        }
+    }
+    BNI_UNROLL for (r = 0; r < n_rows; r++)
+        BNI_UNROLL for (t = 0; t < n_tokens; t++)
+            y[t][r0 + r * r_step] = bni_vf_sum(acc[r][t]);
+}
+
+/* One token: memory decides. Four rows a quarter of the range apart are four streams. */
+static void bni_dot_one(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows, const float *x,
+                        int n)
+{
+    const int quarter = n_rows / 4;
+    const size_t apart = (size_t)quarter * row_bytes;
+    int r;
+    for (r = 0; r < quarter; r++) {
+        const uint8_t *row = rows + (size_t)r * row_bytes;
+        switch (type) {              /* a loop of their own for the types that published models have here */
+        case BNI_TYPE_F16: bni_dot_tile(4, 1, y, r, quarter, BNI_TYPE_F16, row, apart, x, 0, n); BNI_APART; break;
+        case BNI_TYPE_Q6_K: bni_dot_tile(4, 1, y, r, quarter, BNI_TYPE_Q6_K, row, apart, x, 0, n); BNI_APART; break;
+        default: bni_dot_tile(4, 1, y, r, quarter, type, row, apart, x, 0, n); BNI_APART; break;
+        }
+    }
+    for (r = 4 * quarter; r < n_rows; r++)
+        bni_dot_tile(1, 1, y, r, 0, type, rows + (size_t)r * row_bytes, 0, x, 0, n);
+}
+
+/* Up to 4 tokens of several: a row's weights are decoded once for them. */
+static void bni_dot_batch(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows, const float *x,
+                          size_t x_stride, int n_tokens, int n)
+{
+    int r = 0;
+    for (; r + BNI_TILE_DOT_ROWS <= n_rows; r += BNI_TILE_DOT_ROWS, rows += BNI_TILE_DOT_ROWS * row_bytes) {
+        switch (n_tokens) {
+        case 1: bni_dot_tile(BNI_TILE_DOT_ROWS, 1, y, r, 1, type, rows, row_bytes, x, x_stride, n); BNI_APART; break;
+        case 2: bni_dot_tile(BNI_TILE_DOT_ROWS, 2, y, r, 1, type, rows, row_bytes, x, x_stride, n); BNI_APART; break;
+        case 3: bni_dot_tile(BNI_TILE_DOT_ROWS, 3, y, r, 1, type, rows, row_bytes, x, x_stride, n); BNI_APART; break;
+        default: bni_dot_tile(BNI_TILE_DOT_ROWS, 4, y, r, 1, type, rows, row_bytes, x, x_stride, n); BNI_APART; break;
+        }
+    }
+    for (; r < n_rows; r++, rows += row_bytes) {
+        int t;
+        for (t = 0; t < n_tokens; t++)
+            bni_dot_tile(1, 1, y + t, r, 0, type, rows, 0, x + (size_t)t * x_stride, 0, n);
+    }
+}
+
+/* y[t][r] = row r . x[t], n columns. f32 in 16 lanes, multiply and add apart, folded by halves: the order of the
+   reference, whatever the number of tokens. */
+static void BNI_FN(bni_dot_rows)(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows,
+                                 const float *x, size_t x_stride, int n_tokens, int n)
+{
+    int t;
+    if (n_tokens == 1) {
+        bni_dot_one(y, type, rows, row_bytes, n_rows, x, n);
+        return;
+    }
+    for (t = 0; t < n_tokens; t += 4)
+        bni_dot_batch(y + t, type, rows, row_bytes, n_rows, x + (size_t)t * x_stride, x_stride,
+                      n_tokens - t < 4 ? n_tokens - t : 4, n);
+}
+
+/* ----------------------------------------------------------------------------------------- ternary products */
+
+/* R16 (>>formats): byte j of dword r of a block holds columns j, 4 + j, 8 + j, 12 + j of row r in its bit pairs.
+   Masked, a block is four columns of 16 rows as unsigned bytes 0..2 (times 1, 4, 16 or 64), which one instruction
+   multiplies with four signed activations, the same for every row: a broadcast of 32 bits.
+
+   Two streams: strips s and s + n/2 together. With an odd count they overlap by one strip, computed twice. Prefetches
+   run past the end of the matrix into the next one: the weights lie in the order of execution, and none can fault. */
+
+#if BNI_ISA == BNI_ISA_AVX512
+
+/* acc += the four products of unsigned and signed bytes in every lane. asm: see bni_vi_pairs. */
+#define BNI_DOT4(acc, codes, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x))
+#define BNI_FOUR(p) _mm512_set1_epi32((int32_t)bni_load_u32(p))
+
+/* One block without a shift: column group s goes to acc[s], 4^s times too large. The top group's codes reach 2 * 64 =
+   128, a sum of four products 4 * 128 * 128 = 2^16, and BNI_MAX_WIDTH / 16 = 2^14 blocks of them 2^30: int32 holds it.
+   */
+BNI_VINLINE void bni_r16_step(__m512i acc[4], const uint8_t *block, const __m512i x[4])
+{
+    const __m512i w = _mm512_loadu_si512(block);
+    __m512i c0 = _mm512_and_si512(w, _mm512_set1_epi8(3)), c1 = _mm512_and_si512(w, _mm512_set1_epi8(12));
+    __m512i c2 = _mm512_and_si512(w, _mm512_set1_epi8(48)), c3 = _mm512_and_si512(w, _mm512_set1_epi8((char)192));
+    BNI_DOT4(acc[0], c0, x[0]);
+    BNI_DOT4(acc[1], c1, x[1]);
+    BNI_DOT4(acc[2], c2, x[2]);
+    BNI_DOT4(acc[3], c3, x[3]);
+}
+
+/* The exact multiples brought back to 1 and added, less the sum of x. */
+BNI_VINLINE void bni_r16_finish(int32_t *y, const __m512i acc[4], int32_t x_sum)
+{
+    __m512i a = _mm512_add_epi32(acc[0], _mm512_srai_epi32(acc[1], 2));
+    __m512i b = _mm512_add_epi32(_mm512_srai_epi32(acc[2], 4), _mm512_srai_epi32(acc[3], 6));
+    _mm512_storeu_si512(y, _mm512_sub_epi32(_mm512_add_epi32(a, b), _mm512_set1_epi32(x_sum)));
+}
+
+/* One token. Prefetch 1 KiB ahead into the first cache, 4 KiB ahead into the second: 93 % of plain reading. */
+static void bni_r16_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int32_t x_sum)
+{
+    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4;
+    const __m512i zero = _mm512_setzero_si512();
+    int s, k, i;
+    for (s = 0; s < (n_strips + 1) / 2; s++) {
+        __m512i a[4], b[4], v[4];
+        BNI_UNROLL for (i = 0; i < 4; i++)
+            a[i] = b[i] = zero;
+        for (k = 0; k < n_cols; k += 16, w += 64) {
+            BNI_UNROLL for (i = 0; i < 4; i++)
+                v[i] = BNI_FOUR(x + k + 4 * i);
+            __builtin_prefetch(w + 1024, 0, 3);
+            __builtin_prefetch(w + far + 1024, 0, 3);
+            __builtin_prefetch(w + 4096, 0, 2);
+            __builtin_prefetch(w + far + 4096, 0, 2);
+            bni_r16_step(a, w, v);
+            bni_r16_step(b, w + far, v);
+        }
+        bni_r16_finish(y + 16 * s, a, x_sum);
+        bni_r16_finish(y + 16 * (s + n_strips / 2), b, x_sum);
+    }
+}
+
+/* Two strips, n tokens (a constant): every block is shifted and masked once for all of them. 2 n accumulators. */
+BNI_VINLINE void bni_r16_batch(const int n, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols,
+                               const int8_t *x, const int32_t *x_sum)
+{
+    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4;
+    const __m512i three = _mm512_set1_epi8(3);
+    int s, k, i, t;
+    for (s = 0; s < (n_strips + 1) / 2; s++) {
+        const int8_t *v = x;
+        __m512i a[8], b[8];
+        BNI_UNROLL for (t = 0; t < n; t++)
+            a[t] = b[t] = _mm512_set1_epi32(-x_sum[t]);
+        for (k = 0; k < n_cols; k += 16, w += 64) {
+            __m512i p = _mm512_loadu_si512(w), q = _mm512_loadu_si512(w + far);
+            __builtin_prefetch(w + 2048, 0, 3);
+            __builtin_prefetch(w + far + 2048, 0, 3);
+            BNI_UNROLL for (i = 0; i < 4; i++, v += 4 * n) {
+                const __m512i c = _mm512_and_si512(p, three), d = _mm512_and_si512(q, three);
+                BNI_UNROLL for (t = 0; t < n; t++) {
+                    const __m512i four = BNI_FOUR(v + 4 * t);
+                    BNI_DOT4(a[t], c, four);
+                    BNI_DOT4(b[t], d, four);
+                }
+                p = _mm512_srli_epi16(p, 2);
+                q = _mm512_srli_epi16(q, 2);
+            }
+        }
+        BNI_UNROLL for (t = 0; t < n; t++) {
+            int32_t *out = y + (ptrdiff_t)t * ldy + 16 * (ptrdiff_t)s;
+            _mm512_storeu_si512(out, a[t]);
+            _mm512_storeu_si512(out + 16 * (n_strips / 2), b[t]);
+        }
+    }
+}
+
+/* The number of tokens becomes a constant, for which the compiler keeps 2 n accumulators in registers: 16 of 32 at n =
+   8, which is why a group has eight rows. BNI_APART keeps the cases from being merged into one slow loop. */
+static void BNI_FN(bni_matmul_r16)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                                   int n_tokens, const int32_t *x_sum)
+{
+    switch (n_tokens) {
+    case 1: bni_r16_one(y, w, n_strips, n_cols, x, x_sum[0]); BNI_APART; break;
+    case 2: bni_r16_batch(2, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    case 3: bni_r16_batch(3, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    case 4: bni_r16_batch(4, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    case 5: bni_r16_batch(5, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    case 6: bni_r16_batch(6, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    case 7: bni_r16_batch(7, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    default: bni_r16_batch(8, y, ldy, w, n_strips, n_cols, x, x_sum); BNI_APART; break;
+    }
+}
+
+#undef BNI_DOT4
+#undef BNI_FOUR
+
+#elif BNI_ISA == BNI_ISA_AVX2
+
+#define BNI_FOUR(p) _mm256_set1_epi32((int32_t)bni_load_u32(p))
+
+/* vpmaddubsw adds two products into an int16. One half of a block, 8 rows: columns 0-3 and 8-11 go to *p as they are,
+   4-7 and 12-15 to *q four times too large, which saves two of three shifts.
+   Bounds: a block adds at most 2 * 2 * 2 * 128 = 1024 to a lane of p and 4 * 1024 to one of q. Over 8 blocks, which are
+   128 columns, that is 8192 and 32768; x = -128 makes it -32768, which fits, and x = 127 gives 32512. */
+BNI_VINLINE void bni_r16_step(__m256i *p, __m256i *q, __m256i w, const __m256i x[4])
+{
+    const __m256i m0 = _mm256_set1_epi8(3), m1 = _mm256_set1_epi8(12);
+    const __m256i v = _mm256_srli_epi16(w, 4);
+    *p = _mm256_add_epi16(*p, _mm256_maddubs_epi16(_mm256_and_si256(w, m0), x[0]));
+    *q = _mm256_add_epi16(*q, _mm256_maddubs_epi16(_mm256_and_si256(w, m1), x[1]));
+    *p = _mm256_add_epi16(*p, _mm256_maddubs_epi16(_mm256_and_si256(v, m0), x[2]));
+    *q = _mm256_add_epi16(*q, _mm256_maddubs_epi16(_mm256_and_si256(v, m1), x[3]));
+}
+
+/* y[8] += both int16 sums: |p| + |q / 4| <= 16384 still fits. */
+BNI_VINLINE void bni_r16_flush(int32_t *y, __m256i p, __m256i q)
+{
+    __m256i sum = _mm256_madd_epi16(_mm256_add_epi16(p, _mm256_srai_epi16(q, 2)), _mm256_set1_epi16(1));
+    __m256i *out = (__m256i *)(void *)y;
+    _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sum));
+}
+
+/* One token, prefetch 4 KiB ahead. The int32 sums wait in memory between the flushes. */
+static void bni_r16_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int32_t x_sum)
+{
+    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4;
+    const __m256i zero = _mm256_setzero_si256();
+    int s, k, i, end;
+    for (s = 0; s < (n_strips + 1) / 2; s++) {
+        int32_t sum[2][16];
+        for (i = 0; i < 16; i++)
+            sum[0][i] = sum[1][i] = -x_sum;
+        for (k = 0; k < n_cols; ) {
+            __m256i p0 = zero, p1 = zero, p2 = zero, p3 = zero, q0 = zero, q1 = zero, q2 = zero, q3 = zero, v[4];
+            for (end = k + 128 < n_cols ? k + 128 : n_cols; k < end; k += 16, w += 64) {
+                const __m256i *a = (const __m256i *)(const void *)w, *b = (const __m256i *)(const void *)(w + far);
+                BNI_UNROLL for (i = 0; i < 4; i++)
+                    v[i] = BNI_FOUR(x + k + 4 * i);
+                __builtin_prefetch(w + 4096, 0, 3);
+                __builtin_prefetch(w + far + 4096, 0, 3);
+                bni_r16_step(&p0, &q0, _mm256_loadu_si256(a), v);
+                bni_r16_step(&p1, &q1, _mm256_loadu_si256(a + 1), v);
+                bni_r16_step(&p2, &q2, _mm256_loadu_si256(b), v);
+                bni_r16_step(&p3, &q3, _mm256_loadu_si256(b + 1), v);
+            }
+            bni_r16_flush(sum[0], p0, q0);
+            bni_r16_flush(sum[0] + 8, p1, q1);
+            bni_r16_flush(sum[1], p2, q2);
+            bni_r16_flush(sum[1] + 8, p3, q3);
+        }
+        memcpy(y + 16 * (ptrdiff_t)s, sum[0], sizeof sum[0]);
+        memcpy(y + 16 * (ptrdiff_t)(s + n_strips / 2), sum[1], sizeof sum[1]);
+    }
+}
+
+/* n blocks of 16 columns as bytes 0..2: codes [4 n][16 rows][4 columns]. */
+BNI_VINLINE void bni_r16_unpack(uint8_t *codes, const uint8_t *w, int n)
+{
+    const __m256i three = _mm256_set1_epi8(3);
+    int i;
+    for (; n > 0; n--, w += 64, codes += 256) {
+        __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)w);
+        __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
+        __builtin_prefetch(w + 4096, 0, 3);
+        BNI_UNROLL for (i = 0; i < 4; i++) {
+            _mm256_storeu_si256((__m256i *)(void *)(codes + 64 * i), _mm256_and_si256(lo, three));
+            _mm256_storeu_si256((__m256i *)(void *)(codes + 64 * i + 32), _mm256_and_si256(hi, three));
+            lo = _mm256_srli_epi16(lo, 2);
+            hi = _mm256_srli_epi16(hi, 2);
+        }
+    }
+}
+
+/* y[t][16] += codes . x for up to 256 columns of n_tokens (a constant, at most 4) of the ld tokens of x. A step adds at
+   most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach -32768 with x = -128 and 32512 with x = 127: both
+   fit. */
+BNI_VINLINE void bni_r16_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *codes, int n_cols,
+                              const int8_t *x, int ld)
+{
+    const __m256i one = _mm256_set1_epi16(1);
+    __m256i lo[4], hi[4];
+    int k, t;
+    BNI_UNROLL for (t = 0; t < n_tokens; t++)
+        lo[t] = hi[t] = _mm256_setzero_si256();
+    for (k = 0; k < n_cols; k += 4, codes += 64, x += 4 * ld) {
+        const __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)codes);
+        const __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 32));
+        BNI_UNROLL for (t = 0; t < n_tokens; t++) {
+            const __m256i four = BNI_FOUR(x + 4 * t);
+            lo[t] = _mm256_add_epi16(lo[t], _mm256_maddubs_epi16(a, four));
+            hi[t] = _mm256_add_epi16(hi[t], _mm256_maddubs_epi16(b, four));
+        }
+    }
+    BNI_UNROLL for (t = 0; t < n_tokens; t++) {
+        __m256i *out = (__m256i *)(void *)(y + (ptrdiff_t)t * ldy);
+        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), _mm256_madd_epi16(lo[t], one)));
+        _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_loadu_si256(out + 1), _mm256_madd_epi16(hi[t], one)));
+    }
+}
+
+/* Several tokens: 256 columns of a strip are unpacked into the first cache, then four tokens at a time. */
+static void bni_r16_batch(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                          int n_tokens, const int32_t *x_sum)
+{
+    uint8_t codes[256 * 16];
+    int s, k, t, i, n;
+    for (s = 0; s < n_strips; s++, y += 16) {
+        for (t = 0; t < n_tokens; t++)
+            for (i = 0; i < 16; i++)
+                y[(ptrdiff_t)t * ldy + i] = -x_sum[t];
+        for (k = 0; k < n_cols; k += 256, w += 4 * (size_t)n) {
+            n = n_cols - k < 256 ? n_cols - k : 256;
+            bni_r16_unpack(codes, w, n / 16);
+            for (t = 0; t < n_tokens; t += 4) {
+                const int8_t *v = x + ((ptrdiff_t)(k / 4) * n_tokens + t) * 4;
+                int32_t *out = y + (ptrdiff_t)t * ldy;
+                switch (n_tokens - t) {
+                case 1: bni_r16_tile(1, out, ldy, codes, n, v, n_tokens); BNI_APART; break;
+                case 2: bni_r16_tile(2, out, ldy, codes, n, v, n_tokens); BNI_APART; break;
+                case 3: bni_r16_tile(3, out, ldy, codes, n, v, n_tokens); BNI_APART; break;
+                default: bni_r16_tile(4, out, ldy, codes, n, v, n_tokens); BNI_APART; break;
+                }
+            }
+        }
+    }
+}
+
+/* With 16 registers, constants per number of tokens pay only in tiles of four; larger groups go through codes. */
+static void BNI_FN(bni_matmul_r16)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                                   int n_tokens, const int32_t *x_sum)
+{
+    if (n_tokens == 1)
+        bni_r16_one(y, w, n_strips, n_cols, x, x_sum[0]);
+    else
+        bni_r16_batch(y, ldy, w, n_strips, n_cols, x, n_tokens, x_sum);
+}
+
+#undef BNI_FOUR
+
+#endif /* BNI_ISA_AVX2 */
+
+#define BNI_STRING_(x) #x
+#define BNI_STRING(x) BNI_STRING_(x)
+/* In the order of the struct's members. */
+static const bni_kernels BNI_FN(bni_kernels) = {
+    BNI_STRING(BNI_SUFFIX), BNI_FN(bni_rms_norm), BNI_FN(bni_activate), BNI_FN(bni_max_abs), BNI_FN(bni_quantize_i8),
+    BNI_FN(bni_quantize_i16), BNI_FN(bni_matmul_r16), BNI_FN(bni_rescale), BNI_FN(bni_rope), BNI_FN(bni_attend),
+    BNI_FN(bni_dot_rows)
+};
+
+#undef BNI_TILE_ROWS
+#undef BNI_TILE_VECTORS
+#undef BNI_TILE_DOT_ROWS
+
+#endif /* BNI_ISA */
+#if !defined(BNI_ISA)
+#ifdef BITNET_IMPLEMENTATION
+/* ======================================================================================================
+   >>dispatch    Which kernel sets exist, which of them this CPU runs
+   ======================================================================================================
+   #if decides what is compiled, the CPU what is chosen, and the chosen table is stored in the model: nothing here is
+   global. To add an instruction set: a number, its BNI_HAVE_ line, an instantiation, a row of bni_kernel_sets.
+
+   BITNET_NO_SIMD leaves the scalar set alone; BITNET_NO_AVX2 and the like drop one; BITNET_ONLY_AVX2 and the like keep
+   one and drop the rest at compile time. */
+
+#define BNI_ISA_SCALAR 1
+#define BNI_ISA_AVX2 2
+#define BNI_ISA_AVX512 3
+
+#if defined(BITNET_ONLY_SCALAR)
+  #define BNI_ONLY BNI_ISA_SCALAR
+#elif defined(BITNET_ONLY_AVX2)
+  #define BNI_ONLY BNI_ISA_AVX2
+#elif defined(BITNET_ONLY_AVX512)
+  #define BNI_ONLY BNI_ISA_AVX512
+#else
+  #define BNI_ONLY 0
+#endif
+#define BNI_WANTED(isa) (BNI_ONLY == 0 || BNI_ONLY == (isa))
+
+/* x86 vectors need gcc's or clang's target pragmas, operators on vectors and asm. mingw's gcc spills 32 and 64 byte
+   registers to a stack that Windows aligns to 16 (gcc bug 54412, still there in gcc 12): there, nothing wider than 128
+   bits. BNI_X87 (>>platform): the build's own floats live in the x87 unit, ours in SSE, and intrinsics don't cross that
+   line. */
+#if !defined(BITNET_NO_SIMD) && BNI_X86 && defined(__GNUC__) && !defined(BNI_X87) && \
+    (!defined(_WIN32) || defined(__clang__))
+  #define BNI_WIDE_X86 1
+#else
+  #define BNI_WIDE_X86 0
+#endif
+#if BNI_WIDE_X86 && !defined(BITNET_NO_AVX2)
+  #define BNI_HAVE_AVX2 BNI_WANTED(BNI_ISA_AVX2)
+#else
+  #define BNI_HAVE_AVX2 0
+#endif
+#if BNI_WIDE_X86 && !defined(BITNET_NO_AVX512)
+  #define BNI_HAVE_AVX512 BNI_WANTED(BNI_ISA_AVX512)
+#else
+  #define BNI_HAVE_AVX512 0
+#endif
+#define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
+#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_AVX2 && !BNI_HAVE_AVX512
+  #error "bitnet.h: the instruction set of BITNET_ONLY_... can't be compiled here; remove the macro or choose another"
+#endif
+
+#define BNI_PASTE_(a, b) a##_##b
+#define BNI_PASTE(a, b) BNI_PASTE_(a, b)
+#define BNI_FN(name) BNI_PASTE(name, BNI_SUFFIX)
+
+#if BNI_HAVE_AVX2 || BNI_HAVE_AVX512
+  #include <immintrin.h>
+#endif
+
+/* gcc 12 warns of uninitialised variables inside its own AVX-512 intrinsics (gcc bug 105593). */
+#if BNI_HAVE_AVX512 && !defined(__clang__)
+  #pragma GCC diagnostic push
+  #pragma GCC diagnostic ignored "-Wuninitialized"
+  #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+/* gcc without -O compiles every intrinsic into loads and stores: 0.3 GB/s of weights instead of 13, so the kernels
+   alone are optimised then. Asked once, because gcc 12 leaves the macro defined when the pragma is popped. */
+#ifndef __OPTIMIZE__
+  #define BNI_UNOPTIMISED 1
+#endif
+#if BNI_HAVE_AVX2
+  #if defined(__clang__)
+    #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+  #else
+    #pragma GCC push_options
+    #ifdef BNI_UNOPTIMISED
+      #pragma GCC optimize("O3")
+    #endif
+    #pragma GCC target("avx2,f16c")
+  #endif
+  #define BNI_ISA BNI_ISA_AVX2
+  #define BNI_SUFFIX avx2
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+  #if defined(__clang__)
+    #pragma clang attribute pop
+  #else
+    #pragma GCC pop_options
+  #endif
+#endif /* BNI_HAVE_AVX2 */
+
+#if BNI_HAVE_AVX512
+  #if defined(__clang__)
+    #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+                                 apply_to = function)
+  #else
+    #pragma GCC push_options
+    #ifdef BNI_UNOPTIMISED
+      #pragma GCC optimize("O3")
+    #endif
+    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+  #endif
+  #define BNI_ISA BNI_ISA_AVX512
+  #define BNI_SUFFIX avx512
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+  #if defined(__clang__)
+    #pragma clang attribute pop
+  #else
+    #pragma GCC pop_options
+  #endif
+#endif /* BNI_HAVE_AVX512 */
+
+#if defined(BNI_UNOPTIMISED) && defined(__OPTIMIZE__)
+  #undef __OPTIMIZE__                /* or headers that follow would believe it */
+#endif
+#if BNI_HAVE_AVX512 && !defined(__clang__)
+  #pragma GCC diagnostic pop
+#endif
+
+BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
+    "scalar", bni_ref_rms_norm, bni_ref_activate, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
+    bni_ref_matmul_r16, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows
+};
+
+/* --------------------------------------------------------------------------------------------- what the CPU has */
+
+#if BNI_HAVE_AVX2 || BNI_HAVE_AVX512
+/* eax, ebx, ecx, edx of a CPUID leaf; zeros where the CPU does not have the leaf. */
+static void bni_cpuid(uint32_t leaf, uint32_t reg[4])
+{
+    uint32_t top, b, c, d;
+    __asm__ __volatile__("cpuid" : "=a"(top), "=b"(b), "=c"(c), "=d"(d) : "0"(0u), "2"(0u));
+    memset(reg, 0, 4 * sizeof reg[0]);
+    if (leaf <= top)
+        __asm__ __volatile__("cpuid" : "=a"(reg[0]), "=b"(reg[1]), "=c"(reg[2]), "=d"(reg[3]) : "0"(leaf), "2"(0u));
+}
+
+/* 1 if CPU and operating system run the instruction set. An operating system that does not save the wide registers says
+   so in XCR0: bits 1 and 2 for xmm and ymm, 5 to 7 for the masks and zmm. */
+static int bni_cpu_runs(int isa)
+{
+    uint32_t one[4], seven[4], xcr0, high;
+    bni_cpuid(1, one);
+    bni_cpuid(7, seven);
+    if (!(one[2] >> 27 & 1))         /* OSXSAVE: xgetbv exists */
+        return 0;
+    __asm__ __volatile__(".byte 0x0f, 0x01, 0xd0" : "=a"(xcr0), "=d"(high) : "c"(0u));         /* xgetbv */
+    if ((xcr0 & 6u) != 6u || !(one[2] >> 28 & 1) || !(one[2] >> 29 & 1) || !(seven[1] >> 5 & 1))
+        return 0;                    /* AVX, F16C, AVX2 */
+    if (isa == BNI_ISA_AVX2)
+        return 1;
+    /* AVX-512 F, DQ, BW, VL; VNNI */
+    return (xcr0 & 0xe6u) == 0xe6u && (seven[1] >> 16 & 1) && (seven[1] >> 17 & 1) && (seven[1] >> 30 & 1) &&
+           (seven[1] >> 31 & 1) && (seven[2] >> 11 & 1);
+}
+#endif
+
+/* The sets of this build, the best last. */
+static const struct { const bni_kernels *kernels; int isa; } bni_kernel_sets[] = {
+#if BNI_HAVE_SCALAR
+    {&bni_kernels_scalar, BNI_ISA_SCALAR},
+#endif
+#if BNI_HAVE_AVX2
+    {&bni_kernels_avx2, BNI_ISA_AVX2},
+#endif
+#if BNI_HAVE_AVX512
+    {&bni_kernels_avx512, BNI_ISA_AVX512},
+#endif
+};
+
+/* The i-th kernel set of this build: 1 if this CPU runs it, 0 if not, -1 past the end. *name becomes its name. */
+static int bni_kernels_list(int i, const char **name)
+{
+    if (i < 0 || i >= (int)(sizeof bni_kernel_sets / sizeof bni_kernel_sets[0]))
+        return -1;
+    *name = bni_kernel_sets[i].kernels->name;
+#if BNI_HAVE_AVX2 || BNI_HAVE_AVX512
+    if (bni_kernel_sets[i].isa != BNI_ISA_SCALAR)
+        return bni_cpu_runs(bni_kernel_sets[i].isa);
+#endif
+    return 1;
+}
+
+/* The kernel set called name, or the best this CPU runs for NULL, "" and "auto". NULL if there is none, with the reason
+   in *why: never another set than the one asked for. */
+static const bni_kernels *bni_kernels_select(const char *name, const char **why)
+{
+    const int any = !name || !*name || strcmp(name, "auto") == 0;
+    const char *found;
+    int i, runs;
+    *why = any ? "this CPU runs none of the kernel sets of this build" : "no kernel set of this name in this build";
+    for (i = (int)(sizeof bni_kernel_sets / sizeof bni_kernel_sets[0]) - 1; i >= 0; i--) {
+        runs = bni_kernels_list(i, &found);
+        if (!any && strcmp(name, found) != 0)
+            continue;
+        if (runs == 1)
+            return bni_kernel_sets[i].kernels;
+        if (!any)
+            *why = "this CPU does not run that kernel set";
+    }
+    return NULL;
+}
+
+/* ======================================================================================================
+   >>threads    The default pool behind the scheduler hook
+   ======================================================================================================
+   A token is some hundred short bursts of parallel work, each around 100 us. Waking sleeping threads for every
+   burst costs as much as the burst (a condition variable: 70 to 90 us from call to return), handing work to
+   threads that are awake and spinning costs half a microsecond. So the pool's workers spin while a step runs,
+   and sleep between steps: a host that generates nothing pays nothing, and one that has other work on the cores
+   gets them back at the end of every step.
+
+   The operating system may take a core away from any thread for milliseconds. Indices are therefore not dealt
+   out, they are claimed: the caller claims like any worker, and then waits only for indices that somebody has
+   claimed and not finished. A worker that lost its core before claiming stalls nobody.
+
+   Read bni_pool_work first (the claim), then bni_pool_round (the publication), then bni_pool_sleep. */
+
+enum {
+    BNI_POOL_MAX_THREADS = 1024,
+    BNI_POOL_ROUND = 32768,          /* most indices published at once; longer calls run in rounds */
+    BNI_POOL_QUICK_SPINS = 256,      /* some 10 us of waiting before others are offered the core */
+    BNI_POOL_IDLE_NS = 100000,       /* after 100 us without work inside a step a worker sleeps all the same */
+    BNI_POOL_IDLE_SPINS = 1 << 20    /* the same limit where the clock stands still */
+};
+
+#if defined(BITNET_NO_THREADS)
+
+/* One thread: jobs run one by one, which the scheduler's contract allows. */
+typedef struct bni_pool { int n_threads; } bni_pool;
+
+BNI_UNUSED static uint64_t bni_pool_memory(int n_threads)
+{
+    (void)n_threads;
+    return sizeof(bni_pool);
+}
+
+BNI_UNUSED static int bni_pool_start(bni_pool *p, int n_threads)
+{
+    p->n_threads = 1;
+    return n_threads > 1 ? n_threads - 1 : 0;
+}
+
+BNI_UNUSED static void bni_pool_stop(bni_pool *p) { (void)p; }
+BNI_UNUSED static void bni_pool_step_begin(void *pool) { (void)pool; }
+BNI_UNUSED static void bni_pool_step_end(void *pool) { (void)pool; }
+
+BNI_UNUSED static void bni_pool_parallel_for(void *pool, bitnet_job_fn *fn, void *job, int count)
+{
+    bni_fp_state host = bni_fp_enter();
+    int i;
+    (void)pool;
+    for (i = 0; i < count; i++)
+        fn(job, i);
+    bni_fp_leave(host);
+}
+
+#else
+
+/* Lives in memory of the caller, bni_pool_memory(n_threads) bytes; the threads' handles stand behind it. The
+   paddings keep words that different threads write out of each other's cache lines. */
+typedef struct bni_pool {
+    bni_atomic ticket;               /* count << 16 | next index to claim, see bni_pool_work */
+    bitnet_job_fn *fn;               /* with job and base: fixed while a claimed index is unfinished */
+    void *job;
+    int base;                        /* job index of the round's index 0 */
+    char pad_ticket[64];
+    bni_atomic sequence;             /* publications so far (mod 2^32): what idle workers watch */
+    bni_atomic in_step;              /* 1 between step_begin and step_end: workers may spin */
+    bni_atomic quit;
+    char pad_sequence[64];
+    bni_atomic done;                 /* indices of this round that are finished */
+    char pad_done[64];
+    bni_atomic n_asleep;             /* workers asleep, or about to be */
+    bni_mutex mutex;                 /* guards falling asleep, nothing else */
+    bni_cond wake;
+    int n_threads;                   /* threads that run jobs, the caller's included */
+    int has_mutex;
+    bni_thread *threads;             /* [n_threads - 1] */
+} bni_pool;
+
+/* Threads that a pool asked for n_threads has. */
+BNI_INLINE int bni_pool_clamp(int n_threads)
+{
+    return n_threads < 1 ? 1 : n_threads > BNI_POOL_MAX_THREADS ? BNI_POOL_MAX_THREADS : n_threads;
+}
+
+/* Bytes of a pool of n_threads, the caller's thread included; to be aligned to 64. */
+BNI_UNUSED static uint64_t bni_pool_memory(int n_threads)
+{
+    return sizeof(bni_pool) + (uint64_t)(bni_pool_clamp(n_threads) - 1) * sizeof(bni_thread);
+}
+
+/* Claims and runs indices until none is left. Any participant may call it at any time.
+
+   The ticket holds the round's count and the next free index in one word, so that one atomic addition claims an
+   index and learns whether it exists: it does if next < count.
+   - A claim that succeeds pins the round: fn, job and base were written before the ticket, and the publisher
+     writes them again only when done == count, which needs this index to be finished.
+   - A claim may come late, on a newer ticket than the one that was looked at. If it succeeds, it is an
+     ordinary claim of the newer round: nothing was read of the older one. If it fails, it has only raised next
+     past count.
+   - next can't run over into count. Each participant adds only to a ticket that it has just seen open. Once one
+     of its additions has failed, that ticket is exhausted, and as a thread never sees a variable go back, it sees
+     it exhausted until the next publication: one failed addition per participant and round at most. So
+     next <= BNI_POOL_ROUND + BNI_POOL_MAX_THREADS < 65536. */
+static void bni_pool_work(bni_pool *p)
+{
+    uint32_t t = bni_atomic_load(&p->ticket);
+    while ((t & 0xffffu) < t >> 16) {
+        t = bni_atomic_add(&p->ticket, 1);
+        if ((t & 0xffffu) >= t >> 16)
+            return;
+        p->fn(p->job, p->base + (int)(t & 0xffffu));
+        bni_atomic_add(&p->done, 1);
+        t = bni_atomic_load(&p->ticket);
+    }
+}
+
+/* Waits inside a step. Returns when something was published, when the step has ended, or after
+   BNI_POOL_IDLE_NS. Where there are more threads than cores, yielding lets those run that have work. */
+static void bni_pool_spin(bni_pool *p, uint32_t seen)
+{
+    uint64_t start = 0, now;
+    int spins;
+    for (spins = 1; spins < BNI_POOL_IDLE_SPINS; spins++) {
+        if (bni_atomic_load(&p->sequence) != seen || !bni_atomic_load(&p->in_step))
+            return;
+        bni_cpu_pause();
+        if (spins < BNI_POOL_QUICK_SPINS || spins % 64 != 0)
+            continue;
+        bni_thread_yield();
+        now = bni_time_ns();
+        if (start == 0)
+            start = now;
+        else if (now - start > BNI_POOL_IDLE_NS)
+            return;
+    }
+}
+
+/* Sleeps until something is published.
+
+   A wake-up can't be lost. The sleeper raises n_asleep and then reads sequence, the publisher raises sequence and
+   then reads n_asleep; all four are sequentially consistent additions (the reads add 0), so they have one order
+   that all threads agree on, and at least one side sees the other's. If the sleeper sees the new sequence, it
+   doesn't sleep. If the publisher sees the sleeper, it takes the mutex, which it gets only when the sleeper waits
+   on the condition, and then broadcasts. */
+static void bni_pool_sleep(bni_pool *p, uint32_t seen)
+{
+    bni_mutex_lock(&p->mutex);
+    bni_atomic_add(&p->n_asleep, 1);
+    while (bni_atomic_add(&p->sequence, 0) == seen)
+        bni_cond_wait(&p->wake, &p->mutex);
+    bni_atomic_add(&p->n_asleep, (uint32_t)-1);
+    bni_mutex_unlock(&p->mutex);
+}
+
+/* Tells the workers that there is something new: a round, a step, or the end. */
+static void bni_pool_publish(bni_pool *p)
+{
+    bni_atomic_add(&p->sequence, 1);
+    if (bni_atomic_add(&p->n_asleep, 0) == 0)
+        return;
+    bni_mutex_lock(&p->mutex);       /* empty on purpose: see bni_pool_sleep */
+    bni_mutex_unlock(&p->mutex);
+    bni_cond_broadcast(&p->wake);
+}
+
+/* A worker's whole life. The floating-point state is set once: nothing but our own jobs runs on this thread.
+   sequence is read before the ticket, so a round published in between is seen again in the next turn. */
+static void bni_pool_worker(void *arg)
+{
+    bni_pool *p = (bni_pool *)arg;
+    bni_fp_state host = bni_fp_enter();
+    uint32_t seen = 0;
+    for (;;) {
+        bni_pool_spin(p, seen);
+        if (bni_atomic_load(&p->sequence) == seen)
+            bni_pool_sleep(p, seen);
+        seen = bni_atomic_load(&p->sequence);
+        if (bni_atomic_load(&p->quit))
+            break;
+        bni_pool_work(p);
+    }
+    bni_fp_leave(host);
+}
+
+/* Starts the workers with all signals blocked, so that a host's handlers run on the host's own threads; left open
+   are those that a thread's own instruction raises, which a host's crash handler wants to see. A thread inherits
+   the mask of its creator, whose mask is put back. Strict C modes that hide the POSIX names do without.
+   Result: workers running. */
+static int bni_pool_start_workers(bni_pool *p, int n_workers)
+{
+    int n = 0;
+#if defined(SIG_BLOCK) && (defined(__USE_POSIX199506) || !defined(__GLIBC__)) && !defined(_WIN32)
+    static const int own[6] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+    sigset_t blocked, host;
+    int i, changed;
+    sigfillset(&blocked);
+    for (i = 0; i < 6; i++)
+        sigdelset(&blocked, own[i]);
+    changed = pthread_sigmask(SIG_SETMASK, &blocked, &host) == 0;
+#endif
+    while (n < n_workers && bni_thread_start(&p->threads[n], bni_pool_worker, p) == 0)
+        n++;
+#if defined(SIG_BLOCK) && (defined(__USE_POSIX199506) || !defined(__GLIBC__)) && !defined(_WIN32)
+    if (changed)
+        pthread_sigmask(SIG_SETMASK, &host, NULL);
+#endif
+    return n;
+}
+
+/* Starts a pool of n_threads (the caller's included; 1 .. BNI_POOL_MAX_THREADS, others are clamped) in memory of
+   bni_pool_memory(n_threads) bytes. Result: how many of the threads asked for could not be started. The pool is
+   correct with those it has, down to the caller alone: p->n_threads of them. */
+BNI_UNUSED static int bni_pool_start(bni_pool *p, int n_threads)
+{
+    int n_workers = bni_pool_clamp(n_threads) - 1;
+    memset(p, 0, sizeof *p);
+    p->threads = (bni_thread *)(void *)(p + 1);
+    p->n_threads = 1;
+    if (n_workers == 0)
+        return n_threads > 1 ? n_threads - 1 : 0;
+    if (bni_mutex_init(&p->mutex) != 0)
+        return n_threads - 1;
+    if (bni_cond_init(&p->wake) != 0) {
+        bni_mutex_free(&p->mutex);
+        return n_threads - 1;
+    }
+    p->has_mutex = 1;
+    p->n_threads = 1 + bni_pool_start_workers(p, n_workers);
+    return n_threads - p->n_threads;
+}
+
+/* Ends and joins the workers. Not inside parallel_for. The memory is the caller's again. */
+BNI_UNUSED static void bni_pool_stop(bni_pool *p)
+{
+    int i;
+    if (!p->has_mutex)
+        return;
+    bni_atomic_store(&p->quit, 1);
+    bni_pool_publish(p);
+    for (i = 0; i < p->n_threads - 1; i++)
+        bni_thread_join(&p->threads[i]);
+    bni_cond_free(&p->wake);
+    bni_mutex_free(&p->mutex);
+    p->has_mutex = 0;
+    p->n_threads = 1;
+}
+
+/* Wakes the team and lets it spin: the start of a burst of parallel_for calls. The wake-up takes up to 70 us, which pass
+   while the caller works alone; nobody waits for it. */
+BNI_UNUSED static void bni_pool_step_begin(void *pool)
+{
+    bni_pool *p = (bni_pool *)pool;
+    if (p->n_threads < 2)
+        return;
+    bni_atomic_store(&p->in_step, 1);
+    bni_pool_publish(p);
+}
+
+/* Sends the team to sleep: spinning workers look at in_step in every turn. */
+BNI_UNUSED static void bni_pool_step_end(void *pool)
+{
+    bni_atomic_store(&((bni_pool *)pool)->in_step, 0);
+}
+
+/* Runs indices base .. base + count - 1; 2 <= count <= BNI_POOL_ROUND. The last wait is for claimed indices
+   only: the caller stops claiming when none is left. */
+static void bni_pool_round(bni_pool *p, bitnet_job_fn *fn, void *job, int base, int count)
+{
+    uint32_t spins;
+    p->fn = fn;
+    p->job = job;
+    p->base = base;
+    bni_atomic_store(&p->done, 0);
+    bni_atomic_store(&p->ticket, (uint32_t)count << 16);
+    bni_pool_publish(p);
+    bni_pool_work(p);
+    for (spins = 0; bni_atomic_load(&p->done) != (uint32_t)count; spins++) {
+        bni_cpu_pause();
+        if (spins >= BNI_POOL_QUICK_SPINS && spins % 32 == 0)
+            bni_thread_yield();
+    }
+}
+
+/* bitnet_scheduler's parallel_for with a bni_pool as user: fn(job, 0) .. fn(job, count - 1), in any order, each
+   once; returns when all are done, and what they wrote is visible. One call at a time; jobs call no parallel_for.
+   Works outside a step too, only slower. */
+BNI_UNUSED static void bni_pool_parallel_for(void *pool, bitnet_job_fn *fn, void *job, int count)
+{
+    bni_pool *p = (bni_pool *)pool;
+    bni_fp_state host = bni_fp_enter();
+    int base = 0, i;
+    if (p->n_threads > 1) {
+        for (; count - base >= 2; base += i) {
+            i = count - base < BNI_POOL_ROUND ? count - base : BNI_POOL_ROUND;
+            bni_pool_round(p, fn, job, base, i);
+        }
+    }
+    for (i = base; i < count; i++)
+        fn(job, i);
+    bni_fp_leave(host);
+}
+
+#endif /* BITNET_NO_THREADS */
+/* ======================================================================================================
+   >>unicode    UTF-8 and the classes of its characters
+   ======================================================================================================
+   Tokenizers cut text into words before they look anything up, by regular expressions over classes of characters:
+   letters, numbers, spaces, punctuation. Getting a class wrong changes tokens silently, so the classes come from the
+   Unicode Character Database (version 15.1), not from the C library's locale.
+
+   Only what the expressions of >>tokenizer can tell apart is kept: eight classes instead of Unicode's thirty. The
+   table is a sorted list of runs, searched by halving; ASCII, most of all text, has a short cut.
+
+   Bytes that are not UTF-8 are an everyday thing (a cut-off file, another encoding) and no error: each such byte
+   counts as one character of class OTHER and keeps its value, so that text comes back from its tokens unchanged. */
+
+/* >= BNI_CLASS_UPPER: a letter. */
+enum {
+    BNI_CLASS_OTHER = 0,             /* everything else: symbols, controls, unassigned, bytes that are not UTF-8 */
+    BNI_CLASS_SPACE = 1,             /* \s      property White_Space */
+    BNI_CLASS_NUMBER = 2,            /* \p{N} */
+    BNI_CLASS_PUNCT = 3,             /* \p{P} */
+    BNI_CLASS_MARK = 4,              /* \p{M}   accents and vowel signs that combine with a letter */
+    BNI_CLASS_UPPER = 5,             /* \p{Lu} \p{Lt} */
+    BNI_CLASS_LOWER = 6,             /* \p{Ll} */
+    BNI_CLASS_LETTER = 7,            /* \p{Lm} \p{Lo}   letters without case */
+    BNI_CLASS_TURNS = 8,             /* in the table only: UPPER, LOWER, UPPER, ... as in Latin and Cyrillic blocks */
+    BNI_CLASS_END = 9                /* in >>tokenizer only: past the end of the text */
+};
+
+#define BNI_BAD_CODE UINT32_MAX      /* what bni_utf8_decode makes of a byte that is not UTF-8 */
+
+/* Bytes of the character at s [n], n > 0: 1 to 4, and its code point in *code. What no UTF-8 may hold (stray
+   continuation bytes, overlong forms, surrogates, above U+10FFFF, cut-off characters) gives 1 and BNI_BAD_CODE. */
+static size_t bni_utf8_decode(const uint8_t *s, size_t n, uint32_t *code)
+{
+    uint32_t c = s[0], low;
+    size_t i, size;
+    *code = c;
+    if (c < 0x80)
+        return 1;
+    *code = BNI_BAD_CODE;
+    if (c < 0xc2 || c > 0xf4)                  /* c0, c1: only in overlong forms; from f5 on: above U+10FFFF */
+        return 1;
+    size = c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+    low = size == 2 ? 0x80 : size == 3 ? 0x800 : 0x10000;
+    if (n < size)
+        return 1;
+    c &= 0x7fu >> size;
+    for (i = 1; i < size; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 1;
+        c = (c << 6) | (s[i] & 0x3fu);
+    }
+    if (c < low || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+        return 1;
+    *code = c;
+    return size;
+}
+
+/* Where each run begins, code point * 16 + class; it lasts until the next one. General_Category of Unicode 15.1 folded
+   as the enumeration says, White_Space first; three or more letters in turns of upper and lower case are one run. */
+static const uint32_t bni_class_runs[] = {
+    0x0,0x91,0xe0,0x201,0x213,0x240,0x253,0x2b0,0x2c3,0x302,0x3a3,0x3c0,0x3f3,0x415,0x5b3,0x5e0,0x5f3,0x600,0x616,
+    0x7b3,0x7c0,0x7d3,0x7e0,0x851,0x860,0xa01,0xa13,0xa20,0xa73,0xa80,0xaa7,0xab3,0xac0,0xb22,0xb40,0xb56,0xb63,0xb80,
+    0xb92,0xba7,0xbb3,0xbc2,0xbf3,0xc05,0xd70,0xd85,0xdf6,0xf70,0xf86,0x1008,0x1386,0x1398,0x1496,0x14a8,0x1798,0x17f6,
+    0x1815,0x1836,0x1848,0x1878,0x18a5,0x18c6,0x18e5,0x1926,0x1935,0x1956,0x1965,0x1996,0x19c5,0x19e6,0x19f5,0x1a16,
+    0x1a28,0x1a78,0x1ab6,0x1ac8,0x1af8,0x1b25,0x1b46,0x1b58,0x1b85,0x1b96,0x1bb7,0x1bc5,0x1bd6,0x1c07,0x1c45,0x1c66,
+    0x1c75,0x1c96,0x1ca5,0x1cc6,0x1cd8,0x1dd6,0x1de8,0x1f06,0x1f15,0x1f36,0x1f48,0x1f75,0x1f96,0x1fa8,0x2346,0x23a5,
+    0x23c6,0x23d5,0x23f6,0x2418,0x2445,0x2476,0x2488,0x2506,0x2947,0x2956,0x2b07,0x2c20,0x2c67,0x2d20,0x2e07,0x2e50,
+    0x2ec7,0x2ed0,0x2ee7,0x2ef0,0x3004,0x3708,0x3747,0x3750,0x3765,0x3776,0x3780,0x37a7,0x37b6,0x37e3,0x37f5,0x3800,
+    0x3865,0x3873,0x3885,0x38b0,0x38c5,0x38d0,0x38e5,0x3906,0x3915,0x3a20,0x3a35,0x3ac6,0x3cf5,0x3d06,0x3d25,0x3d56,
+    0x3d88,0x3f06,0x3f45,0x3f56,0x3f60,0x3f78,0x3fa5,0x3fb6,0x3fd5,0x4306,0x4608,0x4820,0x4834,0x48a8,0x4c18,0x4cf6,
+    0x4d08,0x5300,0x5315,0x5570,0x5597,0x55a3,0x5606,0x5893,0x58b0,0x5914,0x5be3,0x5bf4,0x5c03,0x5c14,0x5c33,0x5c44,
+    0x5c63,0x5c74,0x5c80,0x5d07,0x5eb0,0x5ef7,0x5f33,0x5f50,0x6093,0x60b0,0x60c3,0x60e0,0x6104,0x61b3,0x61c0,0x61d3,
+    0x6207,0x64b4,0x6602,0x66a3,0x66e7,0x6704,0x6717,0x6d43,0x6d57,0x6d64,0x6dd0,0x6df4,0x6e57,0x6e74,0x6e90,0x6ea4,
+    0x6ee7,0x6f02,0x6fa7,0x6fd0,0x6ff7,0x7003,0x70e0,0x7107,0x7114,0x7127,0x7304,0x74b0,0x74d7,0x7a64,0x7b17,0x7b20,
+    0x7c02,0x7ca7,0x7eb4,0x7f47,0x7f60,0x7f73,0x7fa7,0x7fb0,0x7fd4,0x7fe0,0x8007,0x8164,0x81a7,0x81b4,0x8247,0x8254,
+    0x8287,0x8294,0x82e0,0x8303,0x83f0,0x8407,0x8594,0x85c0,0x85e3,0x85f0,0x8607,0x86b0,0x8707,0x8880,0x8897,0x88f0,
+    0x8984,0x8a07,0x8ca4,0x8e20,0x8e34,0x9047,0x93a4,0x93d7,0x93e4,0x9507,0x9514,0x9587,0x9624,0x9643,0x9662,0x9703,
+    0x9717,0x9814,0x9840,0x9857,0x98d0,0x98f7,0x9910,0x9937,0x9a90,0x9aa7,0x9b10,0x9b27,0x9b30,0x9b67,0x9ba0,0x9bc4,
+    0x9bd7,0x9be4,0x9c50,0x9c74,0x9c90,0x9cb4,0x9ce7,0x9cf0,0x9d74,0x9d80,0x9dc7,0x9de0,0x9df7,0x9e24,0x9e40,0x9e62,
+    0x9f07,0x9f20,0x9f42,0x9fa0,0x9fc7,0x9fd3,0x9fe4,0x9ff0,0xa014,0xa040,0xa057,0xa0b0,0xa0f7,0xa110,0xa137,0xa290,
+    0xa2a7,0xa310,0xa327,0xa340,0xa357,0xa370,0xa387,0xa3a0,0xa3c4,0xa3d0,0xa3e4,0xa430,0xa474,0xa490,0xa4b4,0xa4e0,
+    0xa514,0xa520,0xa597,0xa5d0,0xa5e7,0xa5f0,0xa662,0xa704,0xa727,0xa754,0xa763,0xa770,0xa814,0xa840,0xa857,0xa8e0,
+    0xa8f7,0xa920,0xa937,0xaa90,0xaaa7,0xab10,0xab27,0xab40,0xab57,0xaba0,0xabc4,0xabd7,0xabe4,0xac60,0xac74,0xaca0,
+    0xacb4,0xace0,0xad07,0xad10,0xae07,0xae24,0xae40,0xae62,0xaf03,0xaf10,0xaf97,0xafa4,0xb000,0xb014,0xb040,0xb057,
+    0xb0d0,0xb0f7,0xb110,0xb137,0xb290,0xb2a7,0xb310,0xb327,0xb340,0xb357,0xb3a0,0xb3c4,0xb3d7,0xb3e4,0xb450,0xb474,
+    0xb490,0xb4b4,0xb4e0,0xb554,0xb580,0xb5c7,0xb5e0,0xb5f7,0xb624,0xb640,0xb662,0xb700,0xb717,0xb722,0xb780,0xb824,
+    0xb837,0xb840,0xb857,0xb8b0,0xb8e7,0xb910,0xb927,0xb960,0xb997,0xb9b0,0xb9c7,0xb9d0,0xb9e7,0xba00,0xba37,0xba50,
+    0xba87,0xbab0,0xbae7,0xbba0,0xbbe4,0xbc30,0xbc64,0xbc90,0xbca4,0xbce0,0xbd07,0xbd10,0xbd74,0xbd80,0xbe62,0xbf30,
+    0xc004,0xc057,0xc0d0,0xc0e7,0xc110,0xc127,0xc290,0xc2a7,0xc3a0,0xc3c4,0xc3d7,0xc3e4,0xc450,0xc464,0xc490,0xc4a4,
+    0xc4e0,0xc554,0xc570,0xc587,0xc5b0,0xc5d7,0xc5e0,0xc607,0xc624,0xc640,0xc662,0xc700,0xc773,0xc782,0xc7f0,0xc807,
+    0xc814,0xc843,0xc857,0xc8d0,0xc8e7,0xc910,0xc927,0xca90,0xcaa7,0xcb40,0xcb57,0xcba0,0xcbc4,0xcbd7,0xcbe4,0xcc50,
+    0xcc64,0xcc90,0xcca4,0xcce0,0xcd54,0xcd70,0xcdd7,0xcdf0,0xce07,0xce24,0xce40,0xce62,0xcf00,0xcf17,0xcf34,0xcf40,
+    0xd004,0xd047,0xd0d0,0xd0e7,0xd110,0xd127,0xd3b4,0xd3d7,0xd3e4,0xd450,0xd464,0xd490,0xd4a4,0xd4e7,0xd4f0,0xd547,
+    0xd574,0xd582,0xd5f7,0xd624,0xd640,0xd662,0xd790,0xd7a7,0xd800,0xd814,0xd840,0xd857,0xd970,0xd9a7,0xdb20,0xdb37,
+    0xdbc0,0xdbd7,0xdbe0,0xdc07,0xdc70,0xdca4,0xdcb0,0xdcf4,0xdd50,0xdd64,0xdd70,0xdd84,0xde00,0xde62,0xdf00,0xdf24,
+    0xdf43,0xdf50,0xe017,0xe314,0xe327,0xe344,0xe3b0,0xe407,0xe474,0xe4f3,0xe502,0xe5a3,0xe5c0,0xe817,0xe830,0xe847,
+    0xe850,0xe867,0xe8b0,0xe8c7,0xea40,0xea57,0xea60,0xea77,0xeb14,0xeb27,0xeb44,0xebd7,0xebe0,0xec07,0xec50,0xec67,
+    0xec70,0xec84,0xecf0,0xed02,0xeda0,0xedc7,0xee00,0xf007,0xf010,0xf043,0xf130,0xf143,0xf150,0xf184,0xf1a0,0xf202,
+    0xf340,0xf354,0xf360,0xf374,0xf380,0xf394,0xf3a3,0xf3e4,0xf407,0xf480,0xf497,0xf6d0,0xf714,0xf853,0xf864,0xf887,
+    0xf8d4,0xf980,0xf994,0xfbd0,0xfc64,0xfc70,0xfd03,0xfd50,0xfd93,0xfdb0,0x10007,0x102b4,0x103f7,0x10402,0x104a3,
+    0x10507,0x10564,0x105a7,0x105e4,0x10617,0x10624,0x10657,0x10674,0x106e7,0x10714,0x10757,0x10824,0x108e7,0x108f4,
+    0x10902,0x109a4,0x109e0,0x10a05,0x10c60,0x10c75,0x10c80,0x10cd5,0x10ce0,0x10d06,0x10fb3,0x10fc7,0x10fd6,0x11007,
+    0x12490,0x124a7,0x124e0,0x12507,0x12570,0x12587,0x12590,0x125a7,0x125e0,0x12607,0x12890,0x128a7,0x128e0,0x12907,
+    0x12b10,0x12b27,0x12b60,0x12b87,0x12bf0,0x12c07,0x12c10,0x12c27,0x12c60,0x12c87,0x12d70,0x12d87,0x13110,0x13127,
+    0x13160,0x13187,0x135b0,0x135d4,0x13603,0x13692,0x137d0,0x13807,0x13900,0x13a05,0x13f60,0x13f86,0x13fe0,0x14003,
+    0x14017,0x166d0,0x166e3,0x166f7,0x16801,0x16817,0x169b3,0x169d0,0x16a07,0x16eb3,0x16ee2,0x16f17,0x16f90,0x17007,
+    0x17124,0x17160,0x171f7,0x17324,0x17353,0x17370,0x17407,0x17524,0x17540,0x17607,0x176d0,0x176e7,0x17710,0x17724,
+    0x17740,0x17807,0x17b44,0x17d43,0x17d77,0x17d83,0x17db0,0x17dc7,0x17dd4,0x17de0,0x17e02,0x17ea0,0x17f02,0x17fa0,
+    0x18003,0x180b4,0x180e0,0x180f4,0x18102,0x181a0,0x18207,0x18790,0x18807,0x18854,0x18877,0x18a94,0x18aa7,0x18ab0,
+    0x18b07,0x18f60,0x19007,0x191f0,0x19204,0x192c0,0x19304,0x193c0,0x19443,0x19462,0x19507,0x196e0,0x19707,0x19750,
+    0x19807,0x19ac0,0x19b07,0x19ca0,0x19d02,0x19db0,0x1a007,0x1a174,0x1a1c0,0x1a1e3,0x1a207,0x1a554,0x1a5f0,0x1a604,
+    0x1a7d0,0x1a7f4,0x1a802,0x1a8a0,0x1a902,0x1a9a0,0x1aa03,0x1aa77,0x1aa83,0x1aae0,0x1ab04,0x1acf0,0x1b004,0x1b057,
+    0x1b344,0x1b457,0x1b4d0,0x1b502,0x1b5a3,0x1b610,0x1b6b4,0x1b740,0x1b7d3,0x1b7f0,0x1b804,0x1b837,0x1ba14,0x1bae7,
+    0x1bb02,0x1bba7,0x1be64,0x1bf40,0x1bfc3,0x1c007,0x1c244,0x1c380,0x1c3b3,0x1c402,0x1c4a0,0x1c4d7,0x1c502,0x1c5a7,
+    0x1c7e3,0x1c806,0x1c890,0x1c905,0x1cbb0,0x1cbd5,0x1cc03,0x1cc80,0x1cd04,0x1cd33,0x1cd44,0x1ce97,0x1ced4,0x1cee7,
+    0x1cf44,0x1cf57,0x1cf74,0x1cfa7,0x1cfb0,0x1d006,0x1d2c7,0x1d6b6,0x1d787,0x1d796,0x1d9b7,0x1dc04,0x1e008,0x1e966,
+    0x1e9e8,0x1f006,0x1f085,0x1f106,0x1f160,0x1f185,0x1f1e0,0x1f206,0x1f285,0x1f306,0x1f385,0x1f406,0x1f460,0x1f485,
+    0x1f4e0,0x1f506,0x1f580,0x1f595,0x1f5a0,0x1f5b5,0x1f5c0,0x1f5d5,0x1f5e0,0x1f5f5,0x1f606,0x1f685,0x1f706,0x1f7e0,
+    0x1f806,0x1f885,0x1f906,0x1f985,0x1fa06,0x1fa85,0x1fb06,0x1fb50,0x1fb66,0x1fb85,0x1fbd0,0x1fbe6,0x1fbf0,0x1fc26,
+    0x1fc50,0x1fc66,0x1fc85,0x1fcd0,0x1fd06,0x1fd40,0x1fd66,0x1fd85,0x1fdc0,0x1fe06,0x1fe85,0x1fed0,0x1ff26,0x1ff50,
+    0x1ff66,0x1ff85,0x1ffd0,0x20001,0x200b0,0x20103,0x20281,0x202a0,0x202f1,0x20303,0x20440,0x20453,0x20520,0x20533,
+    0x205f1,0x20600,0x20702,0x20717,0x20720,0x20742,0x207a0,0x207d3,0x207f7,0x20802,0x208a0,0x208d3,0x208f0,0x20907,
+    0x209d0,0x20d04,0x20f10,0x21025,0x21030,0x21075,0x21080,0x210a6,0x210b5,0x210e6,0x21105,0x21136,0x21140,0x21155,
+    0x21160,0x21195,0x211e0,0x21245,0x21250,0x21265,0x21270,0x21285,0x21290,0x212a5,0x212e0,0x212f6,0x21305,0x21346,
+    0x21357,0x21396,0x213a0,0x213c6,0x213e5,0x21400,0x21455,0x21466,0x214a0,0x214e6,0x214f0,0x21502,0x21835,0x21846,
+    0x21852,0x218a0,0x23083,0x230c0,0x23293,0x232b0,0x24602,0x249c0,0x24ea2,0x25000,0x27683,0x27762,0x27940,0x27c53,
+    0x27c70,0x27e63,0x27f00,0x29833,0x29990,0x29d83,0x29dc0,0x29fc3,0x29fe0,0x2c005,0x2c306,0x2c608,0x2c635,0x2c656,
+    0x2c678,0x2c6e5,0x2c716,0x2c725,0x2c736,0x2c755,0x2c766,0x2c7c7,0x2c7e5,0x2c816,0x2c828,0x2ce46,0x2ce50,0x2ceb8,
+    0x2cef4,0x2cf25,0x2cf36,0x2cf40,0x2cf93,0x2cfd2,0x2cfe3,0x2d006,0x2d260,0x2d276,0x2d280,0x2d2d6,0x2d2e0,0x2d307,
+    0x2d680,0x2d6f7,0x2d703,0x2d710,0x2d7f4,0x2d807,0x2d970,0x2da07,0x2da70,0x2da87,0x2daf0,0x2db07,0x2db70,0x2db87,
+    0x2dbf0,0x2dc07,0x2dc70,0x2dc87,0x2dcf0,0x2dd07,0x2dd70,0x2dd87,0x2ddf0,0x2de04,0x2e003,0x2e2f7,0x2e303,0x2e500,
+    0x2e523,0x2e5e0,0x30001,0x30013,0x30040,0x30057,0x30072,0x30083,0x30120,0x30143,0x30200,0x30212,0x302a4,0x30303,
+    0x30317,0x30360,0x30382,0x303b7,0x303d3,0x303e0,0x30417,0x30970,0x30994,0x309b0,0x309d7,0x30a03,0x30a17,0x30fb3,
+    0x30fc7,0x31000,0x31057,0x31300,0x31317,0x318f0,0x31922,0x31960,0x31a07,0x31c00,0x31f07,0x32000,0x32202,0x322a0,
+    0x32482,0x32500,0x32512,0x32600,0x32802,0x328a0,0x32b12,0x32c00,0x34007,0x4dc00,0x4e007,0xa48d0,0xa4d07,0xa4fe3,
+    0xa5007,0xa60d3,0xa6107,0xa6202,0xa62a7,0xa62c0,0xa6408,0xa66e7,0xa66f4,0xa6733,0xa6744,0xa67e3,0xa67f7,0xa6808,
+    0xa69c7,0xa69e4,0xa6a07,0xa6e62,0xa6f04,0xa6f23,0xa6f80,0xa7177,0xa7200,0xa7228,0xa7306,0xa7328,0xa7707,0xa7716,
+    0xa7798,0xa77e8,0xa7887,0xa7890,0xa78b8,0xa78f7,0xa7908,0xa7946,0xa7968,0xa7ab5,0xa7af6,0xa7b05,0xa7b56,0xa7b68,
+    0xa7c55,0xa7c86,0xa7c95,0xa7ca6,0xa7cb0,0xa7d05,0xa7d16,0xa7d20,0xa7d36,0xa7d40,0xa7d56,0xa7d68,0xa7da0,0xa7f27,
+    0xa7f55,0xa7f66,0xa7f77,0xa7fa6,0xa7fb7,0xa8024,0xa8037,0xa8064,0xa8077,0xa80b4,0xa80c7,0xa8234,0xa8280,0xa82c4,
+    0xa82d0,0xa8302,0xa8360,0xa8407,0xa8743,0xa8780,0xa8804,0xa8827,0xa8b44,0xa8c60,0xa8ce3,0xa8d02,0xa8da0,0xa8e04,
+    0xa8f27,0xa8f83,0xa8fb7,0xa8fc3,0xa8fd7,0xa8ff4,0xa9002,0xa90a7,0xa9264,0xa92e3,0xa9307,0xa9474,0xa9540,0xa95f3,
+    0xa9607,0xa97d0,0xa9804,0xa9847,0xa9b34,0xa9c13,0xa9ce0,0xa9cf7,0xa9d02,0xa9da0,0xa9de3,0xa9e07,0xa9e54,0xa9e67,
+    0xa9f02,0xa9fa7,0xa9ff0,0xaa007,0xaa294,0xaa370,0xaa407,0xaa434,0xaa447,0xaa4c4,0xaa4e0,0xaa502,0xaa5a0,0xaa5c3,
+    0xaa607,0xaa770,0xaa7a7,0xaa7b4,0xaa7e7,0xaab04,0xaab17,0xaab24,0xaab57,0xaab74,0xaab97,0xaabe4,0xaac07,0xaac14,
+    0xaac27,0xaac30,0xaadb7,0xaade3,0xaae07,0xaaeb4,0xaaf03,0xaaf27,0xaaf54,0xaaf70,0xab017,0xab070,0xab097,0xab0f0,
+    0xab117,0xab170,0xab207,0xab270,0xab287,0xab2f0,0xab306,0xab5b0,0xab5c7,0xab606,0xab697,0xab6a0,0xab706,0xabc07,
+    0xabe34,0xabeb3,0xabec4,0xabee0,0xabf02,0xabfa0,0xac007,0xd7a40,0xd7b07,0xd7c70,0xd7cb7,0xd7fc0,0xf9007,0xfa6e0,
+    0xfa707,0xfada0,0xfb006,0xfb070,0xfb136,0xfb180,0xfb1d7,0xfb1e4,0xfb1f7,0xfb290,0xfb2a7,0xfb370,0xfb387,0xfb3d0,
+    0xfb3e7,0xfb3f0,0xfb407,0xfb420,0xfb437,0xfb450,0xfb467,0xfbb20,0xfbd37,0xfd3e3,0xfd400,0xfd507,0xfd900,0xfd927,
+    0xfdc80,0xfdf07,0xfdfc0,0xfe004,0xfe103,0xfe1a0,0xfe204,0xfe303,0xfe530,0xfe543,0xfe620,0xfe633,0xfe640,0xfe683,
+    0xfe690,0xfe6a3,0xfe6c0,0xfe707,0xfe750,0xfe767,0xfefd0,0xff013,0xff040,0xff053,0xff0b0,0xff0c3,0xff102,0xff1a3,
+    0xff1c0,0xff1f3,0xff215,0xff3b3,0xff3e0,0xff3f3,0xff400,0xff416,0xff5b3,0xff5c0,0xff5d3,0xff5e0,0xff5f3,0xff667,
+    0xffbf0,0xffc27,0xffc80,0xffca7,0xffd00,0xffd27,0xffd80,0xffda7,0xffdd0,0x100007,0x1000c0,0x1000d7,0x100270,
+    0x100287,0x1003b0,0x1003c7,0x1003e0,0x1003f7,0x1004e0,0x100507,0x1005e0,0x100807,0x100fb0,0x101003,0x101030,
+    0x101072,0x101340,0x101402,0x101790,0x1018a2,0x1018c0,0x101fd4,0x101fe0,0x102807,0x1029d0,0x102a07,0x102d10,
+    0x102e04,0x102e12,0x102fc0,0x103007,0x103202,0x103240,0x1032d7,0x103412,0x103427,0x1034a2,0x1034b0,0x103507,
+    0x103764,0x1037b0,0x103807,0x1039e0,0x1039f3,0x103a07,0x103c40,0x103c87,0x103d03,0x103d12,0x103d60,0x104005,
+    0x104286,0x104507,0x1049e0,0x104a02,0x104aa0,0x104b05,0x104d40,0x104d86,0x104fc0,0x105007,0x105280,0x105307,
+    0x105640,0x1056f3,0x105705,0x1057b0,0x1057c5,0x1058b0,0x1058c5,0x105930,0x105945,0x105960,0x105976,0x105a20,
+    0x105a36,0x105b20,0x105b36,0x105ba0,0x105bb6,0x105bd0,0x106007,0x107370,0x107407,0x107560,0x107607,0x107680,
+    0x107807,0x107860,0x107877,0x107b10,0x107b27,0x107bb0,0x108007,0x108060,0x108087,0x108090,0x1080a7,0x108360,
+    0x108377,0x108390,0x1083c7,0x1083d0,0x1083f7,0x108560,0x108573,0x108582,0x108607,0x108770,0x108792,0x108807,
+    0x1089f0,0x108a72,0x108b00,0x108e07,0x108f30,0x108f47,0x108f60,0x108fb2,0x109007,0x109162,0x1091c0,0x1091f3,
+    0x109207,0x1093a0,0x1093f3,0x109400,0x109807,0x109b80,0x109bc2,0x109be7,0x109c02,0x109d00,0x109d22,0x10a007,
+    0x10a014,0x10a040,0x10a054,0x10a070,0x10a0c4,0x10a107,0x10a140,0x10a157,0x10a180,0x10a197,0x10a360,0x10a384,
+    0x10a3b0,0x10a3f4,0x10a402,0x10a490,0x10a503,0x10a590,0x10a607,0x10a7d2,0x10a7f3,0x10a807,0x10a9d2,0x10aa00,
+    0x10ac07,0x10ac80,0x10ac97,0x10ae54,0x10ae70,0x10aeb2,0x10af03,0x10af70,0x10b007,0x10b360,0x10b393,0x10b407,
+    0x10b560,0x10b582,0x10b607,0x10b730,0x10b782,0x10b807,0x10b920,0x10b993,0x10b9d0,0x10ba92,0x10bb00,0x10c007,
+    0x10c490,0x10c805,0x10cb30,0x10cc06,0x10cf30,0x10cfa2,0x10d007,0x10d244,0x10d280,0x10d302,0x10d3a0,0x10e602,
+    0x10e7f0,0x10e807,0x10eaa0,0x10eab4,0x10ead3,0x10eae0,0x10eb07,0x10eb20,0x10efd4,0x10f007,0x10f1d2,0x10f277,
+    0x10f280,0x10f307,0x10f464,0x10f512,0x10f553,0x10f5a0,0x10f707,0x10f824,0x10f863,0x10f8a0,0x10fb07,0x10fc52,
+    0x10fcc0,0x10fe07,0x10ff70,0x110004,0x110037,0x110384,0x110473,0x1104e0,0x110522,0x110704,0x110717,0x110734,
+    0x110757,0x110760,0x1107f4,0x110837,0x110b04,0x110bb3,0x110bd0,0x110be3,0x110c24,0x110c30,0x110d07,0x110e90,
+    0x110f02,0x110fa0,0x111004,0x111037,0x111274,0x111350,0x111362,0x111403,0x111447,0x111454,0x111477,0x111480,
+    0x111507,0x111734,0x111743,0x111767,0x111770,0x111804,0x111837,0x111b34,0x111c17,0x111c53,0x111c94,0x111cd3,
+    0x111ce4,0x111d02,0x111da7,0x111db3,0x111dc7,0x111dd3,0x111e00,0x111e12,0x111f50,0x112007,0x112120,0x112137,
+    0x1122c4,0x112383,0x1123e4,0x1123f7,0x112414,0x112420,0x112807,0x112870,0x112887,0x112890,0x1128a7,0x1128e0,
+    0x1128f7,0x1129e0,0x1129f7,0x112a93,0x112aa0,0x112b07,0x112df4,0x112eb0,0x112f02,0x112fa0,0x113004,0x113040,
+    0x113057,0x1130d0,0x1130f7,0x113110,0x113137,0x113290,0x1132a7,0x113310,0x113327,0x113340,0x113357,0x1133a0,
+    0x1133b4,0x1133d7,0x1133e4,0x113450,0x113474,0x113490,0x1134b4,0x1134e0,0x113507,0x113510,0x113574,0x113580,
+    0x1135d7,0x113624,0x113640,0x113664,0x1136d0,0x113704,0x113750,0x114007,0x114354,0x114477,0x1144b3,0x114502,
+    0x1145a3,0x1145c0,0x1145d3,0x1145e4,0x1145f7,0x114620,0x114807,0x114b04,0x114c47,0x114c63,0x114c77,0x114c80,
+    0x114d02,0x114da0,0x115807,0x115af4,0x115b60,0x115b84,0x115c13,0x115d87,0x115dc4,0x115de0,0x116007,0x116304,
+    0x116413,0x116447,0x116450,0x116502,0x1165a0,0x116603,0x1166d0,0x116807,0x116ab4,0x116b87,0x116b93,0x116ba0,
+    0x116c02,0x116ca0,0x117007,0x1171b0,0x1171d4,0x1172c0,0x117302,0x1173c3,0x1173f0,0x117407,0x117470,0x118007,
+    0x1182c4,0x1183b3,0x1183c0,0x118a05,0x118c06,0x118e02,0x118f30,0x118ff7,0x119070,0x119097,0x1190a0,0x1190c7,
+    0x119140,0x119157,0x119170,0x119187,0x119304,0x119360,0x119374,0x119390,0x1193b4,0x1193f7,0x119404,0x119417,
+    0x119424,0x119443,0x119470,0x119502,0x1195a0,0x119a07,0x119a80,0x119aa7,0x119d14,0x119d80,0x119da4,0x119e17,
+    0x119e23,0x119e37,0x119e44,0x119e50,0x11a007,0x11a014,0x11a0b7,0x11a334,0x11a3a7,0x11a3b4,0x11a3f3,0x11a474,
+    0x11a480,0x11a507,0x11a514,0x11a5c7,0x11a8a4,0x11a9a3,0x11a9d7,0x11a9e3,0x11aa30,0x11ab07,0x11af90,0x11b003,
+    0x11b0a0,0x11c007,0x11c090,0x11c0a7,0x11c2f4,0x11c370,0x11c384,0x11c407,0x11c413,0x11c460,0x11c502,0x11c6d0,
+    0x11c703,0x11c727,0x11c900,0x11c924,0x11ca80,0x11ca94,0x11cb70,0x11d007,0x11d070,0x11d087,0x11d0a0,0x11d0b7,
+    0x11d314,0x11d370,0x11d3a4,0x11d3b0,0x11d3c4,0x11d3e0,0x11d3f4,0x11d467,0x11d474,0x11d480,0x11d502,0x11d5a0,
+    0x11d607,0x11d660,0x11d677,0x11d690,0x11d6a7,0x11d8a4,0x11d8f0,0x11d904,0x11d920,0x11d934,0x11d987,0x11d990,
+    0x11da02,0x11daa0,0x11ee07,0x11ef34,0x11ef73,0x11ef90,0x11f004,0x11f027,0x11f034,0x11f047,0x11f110,0x11f127,
+    0x11f344,0x11f3b0,0x11f3e4,0x11f433,0x11f502,0x11f5a0,0x11fb07,0x11fb10,0x11fc02,0x11fd50,0x11fff3,0x120007,
+    0x1239a0,0x124002,0x1246f0,0x124703,0x124750,0x124807,0x125440,0x12f907,0x12ff13,0x12ff30,0x130007,0x134300,
+    0x134404,0x134417,0x134474,0x134560,0x144007,0x146470,0x168007,0x16a390,0x16a407,0x16a5f0,0x16a602,0x16a6a0,
+    0x16a6e3,0x16a707,0x16abf0,0x16ac02,0x16aca0,0x16ad07,0x16aee0,0x16af04,0x16af53,0x16af60,0x16b007,0x16b304,
+    0x16b373,0x16b3c0,0x16b407,0x16b443,0x16b450,0x16b502,0x16b5a0,0x16b5b2,0x16b620,0x16b637,0x16b780,0x16b7d7,
+    0x16b900,0x16e405,0x16e606,0x16e802,0x16e973,0x16e9b0,0x16f007,0x16f4b0,0x16f4f4,0x16f507,0x16f514,0x16f880,
+    0x16f8f4,0x16f937,0x16fa00,0x16fe07,0x16fe23,0x16fe37,0x16fe44,0x16fe50,0x16ff04,0x16ff20,0x170007,0x187f80,
+    0x188007,0x18cd60,0x18d007,0x18d090,0x1aff07,0x1aff40,0x1aff57,0x1affc0,0x1affd7,0x1afff0,0x1b0007,0x1b1230,
+    0x1b1327,0x1b1330,0x1b1507,0x1b1530,0x1b1557,0x1b1560,0x1b1647,0x1b1680,0x1b1707,0x1b2fc0,0x1bc007,0x1bc6b0,
+    0x1bc707,0x1bc7d0,0x1bc807,0x1bc890,0x1bc907,0x1bc9a0,0x1bc9d4,0x1bc9f3,0x1bca00,0x1cf004,0x1cf2e0,0x1cf304,
+    0x1cf470,0x1d1654,0x1d16a0,0x1d16d4,0x1d1730,0x1d17b4,0x1d1830,0x1d1854,0x1d18c0,0x1d1aa4,0x1d1ae0,0x1d2424,
+    0x1d2450,0x1d2c02,0x1d2d40,0x1d2e02,0x1d2f40,0x1d3602,0x1d3790,0x1d4005,0x1d41a6,0x1d4345,0x1d44e6,0x1d4550,
+    0x1d4566,0x1d4685,0x1d4826,0x1d49c5,0x1d49d0,0x1d49e5,0x1d4a00,0x1d4a25,0x1d4a30,0x1d4a55,0x1d4a70,0x1d4a95,
+    0x1d4ad0,0x1d4ae5,0x1d4b66,0x1d4ba0,0x1d4bb6,0x1d4bc0,0x1d4bd6,0x1d4c40,0x1d4c56,0x1d4d05,0x1d4ea6,0x1d5045,
+    0x1d5060,0x1d5075,0x1d50b0,0x1d50d5,0x1d5150,0x1d5165,0x1d51d0,0x1d51e6,0x1d5385,0x1d53a0,0x1d53b5,0x1d53f0,
+    0x1d5405,0x1d5450,0x1d5465,0x1d5470,0x1d54a5,0x1d5510,0x1d5526,0x1d56c5,0x1d5866,0x1d5a05,0x1d5ba6,0x1d5d45,
+    0x1d5ee6,0x1d6085,0x1d6226,0x1d63c5,0x1d6566,0x1d6705,0x1d68a6,0x1d6a60,0x1d6a85,0x1d6c10,0x1d6c26,0x1d6db0,
+    0x1d6dc6,0x1d6e25,0x1d6fb0,0x1d6fc6,0x1d7150,0x1d7166,0x1d71c5,0x1d7350,0x1d7366,0x1d74f0,0x1d7506,0x1d7565,
+    0x1d76f0,0x1d7706,0x1d7890,0x1d78a6,0x1d7905,0x1d7a90,0x1d7aa6,0x1d7c30,0x1d7c46,0x1d7ca5,0x1d7cb6,0x1d7cc0,
+    0x1d7ce2,0x1d8000,0x1da004,0x1da370,0x1da3b4,0x1da6d0,0x1da754,0x1da760,0x1da844,0x1da850,0x1da873,0x1da8c0,
+    0x1da9b4,0x1daa00,0x1daa14,0x1dab00,0x1df006,0x1df0a7,0x1df0b6,0x1df1f0,0x1df256,0x1df2b0,0x1e0004,0x1e0070,
+    0x1e0084,0x1e0190,0x1e01b4,0x1e0220,0x1e0234,0x1e0250,0x1e0264,0x1e02b0,0x1e0307,0x1e06e0,0x1e08f4,0x1e0900,
+    0x1e1007,0x1e12d0,0x1e1304,0x1e1377,0x1e13e0,0x1e1402,0x1e14a0,0x1e14e7,0x1e14f0,0x1e2907,0x1e2ae4,0x1e2af0,
+    0x1e2c07,0x1e2ec4,0x1e2f02,0x1e2fa0,0x1e4d07,0x1e4ec4,0x1e4f02,0x1e4fa0,0x1e7e07,0x1e7e70,0x1e7e87,0x1e7ec0,
+    0x1e7ed7,0x1e7ef0,0x1e7f07,0x1e7ff0,0x1e8007,0x1e8c50,0x1e8c72,0x1e8d04,0x1e8d70,0x1e9005,0x1e9226,0x1e9444,
+    0x1e94b7,0x1e94c0,0x1e9502,0x1e95a0,0x1e95e3,0x1e9600,0x1ec712,0x1ecac0,0x1ecad2,0x1ecb00,0x1ecb12,0x1ecb50,
+    0x1ed012,0x1ed2e0,0x1ed2f2,0x1ed3e0,0x1ee007,0x1ee040,0x1ee057,0x1ee200,0x1ee217,0x1ee230,0x1ee247,0x1ee250,
+    0x1ee277,0x1ee280,0x1ee297,0x1ee330,0x1ee347,0x1ee380,0x1ee397,0x1ee3a0,0x1ee3b7,0x1ee3c0,0x1ee427,0x1ee430,
+    0x1ee477,0x1ee480,0x1ee497,0x1ee4a0,0x1ee4b7,0x1ee4c0,0x1ee4d7,0x1ee500,0x1ee517,0x1ee530,0x1ee547,0x1ee550,
+    0x1ee577,0x1ee580,0x1ee597,0x1ee5a0,0x1ee5b7,0x1ee5c0,0x1ee5d7,0x1ee5e0,0x1ee5f7,0x1ee600,0x1ee617,0x1ee630,
+    0x1ee647,0x1ee650,0x1ee677,0x1ee6b0,0x1ee6c7,0x1ee730,0x1ee747,0x1ee780,0x1ee797,0x1ee7d0,0x1ee7e7,0x1ee7f0,
+    0x1ee807,0x1ee8a0,0x1ee8b7,0x1ee9c0,0x1eea17,0x1eea40,0x1eea57,0x1eeaa0,0x1eeab7,0x1eebc0,0x1f1002,0x1f10d0,
+    0x1fbf02,0x1fbfa0,0x200007,0x2a6e00,0x2a7007,0x2b73a0,0x2b7407,0x2b81e0,0x2b8207,0x2cea20,0x2ceb07,0x2ebe10,
+    0x2ebf07,0x2ee5e0,0x2f8007,0x2fa1e0,0x300007,0x3134b0,0x313507,0x323b00,0xe01004,0xe01f00
+};
+
+/* Class of a code point; BNI_BAD_CODE is OTHER. */
+static int bni_class_of(uint32_t code)
+{
+    uint32_t low = 0, high = (uint32_t)(sizeof bni_class_runs / sizeof bni_class_runs[0]), kind;
+    if (code < 0x80) {
+        if ((code | 0x20) - 'a' < 26)
+            return code & 0x20 ? BNI_CLASS_LOWER : BNI_CLASS_UPPER;
+        if (code == ' ')
+            return BNI_CLASS_SPACE;
+    }
+    if (code > 0x10ffff)
+        return BNI_CLASS_OTHER;
+    while (high - low > 1) {                   /* the run is in [low, high) */
+        uint32_t middle = (low + high) / 2;
+        if (bni_class_runs[middle] >> 4 <= code)
+            low = middle;
+        else
+            high = middle;
+    }
+    kind = bni_class_runs[low] & 15;
+    if (kind == BNI_CLASS_TURNS)
+        return (code - (bni_class_runs[low] >> 4)) & 1 ? BNI_CLASS_LOWER : BNI_CLASS_UPPER;
+    return (int)kind;
+}
+/* ======================================================================================================
+   >>tokenizer    Text to tokens and back
+   ======================================================================================================
+   A model reads numbers: each stands for a piece of text out of a fixed vocabulary. Two ways of cutting text into
+   pieces occur, and both are the same game: begin with small symbols, then again and again join the two neighbours
+   whose joint is the best one known.
+
+       BPE ("gpt2")    The text is cut into words by a regular expression. Symbols are bytes; an ordered list of
+                       merges says which two symbols may join, earlier merges first.
+       SPM ("llama")   No words: the whole text, with every space written as U+2581. Symbols are characters; two may
+                       join if the joint is in the vocabulary, higher scores first. What is left outside the
+                       vocabulary is spelled in byte tokens.
+
+   BPE of "low lower" with the merges "l o", "lo w", "e r", in this order (a dot is a space):
+
+       words             low  .lower
+       symbols           l o w   . l o w e r
+       l o               lo w    . lo w e r
+       lo w              low     . low e r
+       e r               low     . low er         four symbols left: four tokens
+
+   In the vocabulary BPE spells bytes as printable characters (U+0120 is the space, see bni_code_of_byte). Nothing is
+   spelled that way while merging: symbols are token ids, and a merge is (left id, right id) -> (rank, id), found in
+   about one probe of a hash table that is built at load.
+
+   Joining goes through a priority queue, so that a million characters without a space cost n log n and not n^2. The
+   regular expressions are small matchers written by hand, each quoted where it is matched: a regular expression engine
+   would be longer than the few expressions that exist, and slower.
+
+   Control tokens such as <|eot_id|> are found in the text before all this, and only where the caller allows it:
+   what a user typed must not end a turn or begin one in the system's name.
+
+   Memory: all tables lie in the model's arena; token texts stay where the file has them. Tokenizing takes scratch
+   only for words over BNI_SHORT_WORD symbols (SPM: always one block for the text with its spaces replaced). */
+
+#define BNI_MAX_TOKENS ((1 << 24) - 2)         /* an id + 1 must fit the 24 bits of a hash entry */
+#define BNI_MAX_SPECIALS (1 << 18)             /* published: under 10,000; they are sorted at load */
+#define BNI_MAX_TEXT ((size_t)1 << 28)         /* bytes; times 2 queue entries times 4 children still fits 32 bits */
+#define BNI_MAX_PROBES 512                     /* honest tables stay under 200; more is a file built to collide */
+#define BNI_SHORT_WORD 64                      /* symbols of a word that need no allocation */
+#define BNI_MAX_WHOLE 512                      /* bytes of a word that may be one token by itself; published: 128 */
+#define BNI_NONE UINT32_MAX
+
+/* tokenizer.ggml.token_type, the file's numbers; 0 and unknown ones count as NORMAL. */
+enum {
+    BNI_TOKEN_NORMAL = 1, BNI_TOKEN_UNKNOWN = 2, BNI_TOKEN_CONTROL = 3, BNI_TOKEN_USER = 4, BNI_TOKEN_UNUSED = 5,
+    BNI_TOKEN_BYTE = 6,
+    BNI_TOKEN_KIND = 7,              /* mask of the above */
+    BNI_TOKEN_END = 8                /* flag beside it: ends a generation */
+};
+
+/* One run of a regular expression over the text. Expressions of the first three match everything; the others only
+   cut out their matches, and what lies between stays a piece of its own. */
+enum {
+    BNI_PASS_LLAMA3, BNI_PASS_QWEN2, BNI_PASS_FALCON_E, BNI_PASS_GPT2,
+    BNI_PASS_PUNCT,                  /* [\p{P}\$\+<=>\^~\|]+ */
+    BNI_PASS_PUNCT_TICK,             /* the same with ` */
+    BNI_PASS_NUMBER,                 /* \p{N} */
+    BNI_PASS_NUMBERS,                /* \p{N}+ */
+    BNI_PASS_DIGIT,                  /* [0-9] */
+    BNI_PASS_DIGITS3                 /* [0-9][0-9][0-9] */
+};
+
+#define BNI_MAX_PASSES 4
+#define BNI_MAX_NAMES 7
+
+/* A pre-tokenizer: passes one after the other, each cutting every piece of the one before. */
+typedef struct bni_pre {
+    const char *name[BNI_MAX_NAMES]; /* of tokenizer.ggml.pre; the first is ours */
+    uint8_t n_passes, pass[BNI_MAX_PASSES];
+    uint8_t whole_words;             /* 1: a word that is a token stays whole, whatever the merges say */
+    uint8_t add_bos;                 /* 1: begin-of-text token unless the file says otherwise */
+} bni_pre;
+
+/* As in llama.cpp, whose fallback for files that name none is the first row. falcon_e is Falcon-E's tokenizer.json. */
+static const bni_pre bni_pres[] = {
+    {{"default", 0}, 4, {BNI_PASS_PUNCT, BNI_PASS_GPT2, BNI_PASS_NUMBERS, BNI_PASS_DIGITS3}, 0, 0},
+    {{"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", 0}, 1, {BNI_PASS_LLAMA3, 0, 0, 0}, 1, 1},
+    {{"dbrx", "smaug-bpe", 0}, 1, {BNI_PASS_LLAMA3, 0, 0, 0}, 0, 0},
+    {{"qwen2", 0}, 1, {BNI_PASS_QWEN2, 0, 0, 0}, 0, 0},
+    {{"gpt-2", "mpt", "olmo", 0}, 1, {BNI_PASS_GPT2, 0, 0, 0}, 0, 0},
+    {{"falcon", 0}, 3, {BNI_PASS_PUNCT_TICK, BNI_PASS_GPT2, BNI_PASS_DIGITS3, 0}, 0, 0},
+    {{"falcon_e", "falcon-e", 0}, 3, {BNI_PASS_PUNCT_TICK, BNI_PASS_FALCON_E, BNI_PASS_DIGIT, 0}, 0, 0},
+    {{"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", 0}, 2,
+     {BNI_PASS_NUMBER, BNI_PASS_GPT2, 0, 0}, 0, 0}
+};
+#define BNI_PRE_DEFAULT (&bni_pres[0])
+#define BNI_PRE_LLAMA3 (&bni_pres[1])
+#define BNI_N_PRES (int)(sizeof bni_pres / sizeof bni_pres[0])
+
+/* Where a token's text lies, from bni_tokenizer.base. Eight bytes instead of a pointer and a size: a vocabulary has up
+   to 260,000 of them. */
+typedef struct bni_token { uint32_t at, size; } bni_token;
+
+/* left and right become id; lower ranks first; rank BNI_NONE: an empty slot. */
+typedef struct bni_merge { uint32_t left, right, rank, id; } bni_merge;
+
+/* Written while the model is opened, never again; any number of threads tokenize with it at once. Tables lie in the
+   model's block, texts in the file's header. */
+typedef struct bni_tokenizer {
+    int32_t n_tokens;
+    int spm;                         /* 1: SPM, 0: BPE */
+    const bni_pre *pre;              /* of BPE */
+    const char *pre_name;            /* the rule in force, "none" for SPM */
+    int pre_from_file;               /* 0: the file names none, we chose */
+    int add_bos, add_eos;
+    int add_space_prefix;            /* SPM: text gets a space in front, as inside a sentence */
+    int32_t bos, eos, eot, eom, unknown, pad;      /* -1: none */
+
+    const char *base;                /* in the file's header: where the first token's text begins */
+    bni_token *tokens;               /* [n_tokens] */
+    uint8_t *kinds;                  /* [n_tokens] BNI_TOKEN_... */
+    uint32_t longest;                /* bytes of the longest token */
+    uint32_t *by_text;               /* [n_by_text] hash table: id + 1 in the low 24 bits, 0 empty; hash bits above */
+    uint32_t n_by_text;
+    int32_t byte_token[256];         /* the token of a single byte, -1: none */
+    int has_bytes;
+
+    bni_merge *merges;               /* BPE: [n_merges] hash table over (left, right) */
+    uint32_t n_merges;
+    uint32_t *ranks;                 /* SPM: [n_tokens] falls as the score rises */
+
+    /* Tokens found in the text as they are (control, unknown, user-defined), sorted by their bytes. */
+    uint32_t *special;               /* [n_special] ids */
+    uint32_t *special_prefix;        /* [n_special] index of the longest other one that this one begins with */
+    uint32_t n_special;
+    uint32_t special_first[2][8];    /* bitsets of first bytes: [0] user-defined only, [1] all */
+} bni_tokenizer;
+
+/* ---------------------------------------------------------------------------------------------- bytes, hashes */
+
+/* GPT-2's spelling of bytes: printable Latin-1 stands for itself, the other 68 bytes, in order, are U+0100... */
+static uint32_t bni_code_of_byte(uint32_t b)
+{
+    if (b <= 0x20)
+        return 0x100 + b;
+    if (b >= 0x7f && b <= 0xa0)
+        return 0x121 + (b - 0x7f);
+    return b == 0xad ? 0x143 : b;
+}
+
+/* The byte that a code point spells, or -1. */
+static int bni_byte_of_code(uint32_t code)
+{
+    if (code > 0x143 || code <= 0x20 || (code >= 0x7f && code <= 0xa0) || code == 0xad)
+        return -1;
+    if (code < 0x100)
+        return (int)code;
+    if (code <= 0x120)
+        return (int)(code - 0x100);
+    return code == 0x143 ? 0xad : (int)(code - 0x121 + 0x7f);
+}
+
+/* Writes bytes [size] as the vocabulary spells them, in UTF-8, one or two bytes each. Room: 2 * size. */
+static bni_str bni_spell(char *to, const uint8_t *bytes, size_t size)
+{
+    bni_str s;
+    size_t i;
+    s.data = to;
+    for (i = 0; i < size; i++) {
+        uint32_t code = bni_code_of_byte(bytes[i]);
+        if (code >= 0x80)
+            *to++ = (char)(0xc0 | (code >> 6));
+        *to++ = (char)(code < 0x80 ? code : 0x80 | (code & 0x3f));
+    }
+    s.size = (size_t)(to - s.data);
+    return s;
+}
+
+#define BNI_HASH_START 2166136261u             /* FNV-1a, 32 bits (Fowler, Noll, Vo) */
+
+/* h carried on over data [size], so that a text may come in parts. */
+BNI_INLINE uint32_t bni_hash(uint32_t h, const char *data, size_t size)
+{
+    size_t i;
+    for (i = 0; i < size; i++)
+        h = (h ^ (uint8_t)data[i]) * 16777619u;
+    return h;
+}
+
+/* Spreads every bit over all (the finish of MurmurHash3, public domain): slots come from the high ones. */
+BNI_INLINE uint32_t bni_hash_end(uint32_t h)
+{
+    h = (h ^ (h >> 16)) * 0x85ebca6bu;
+    h = (h ^ (h >> 13)) * 0xc2b2ae35u;
+    return h ^ (h >> 16);
+}
+
+/* Not symmetric: (a, b) and (b, a) are different merges. 0x9e3779b1 is 2^32 over the golden ratio, to the next prime.
+   */
+BNI_INLINE uint32_t bni_hash_pair(int32_t left, int32_t right)
+{
+    return bni_hash_end((uint32_t)left * 0x9e3779b1u + bni_hash_end((uint32_t)right));
+}
+
+/* 0 .. n - 1 from 32 hash bits, without a division. */
+BNI_INLINE uint32_t bni_hash_slot(uint32_t h, uint32_t n) { return (uint32_t)(((uint64_t)h * n) >> 32); }
+
+/* The vocabulary's text of a token; empty outside the vocabulary. */
+static bni_str bni_token_text(const bni_tokenizer *t, int32_t id)
+{
+    bni_str s;
+    int known = id >= 0 && id < t->n_tokens;
+    s.data = known ? t->base + t->tokens[id].at : "";
+    s.size = known ? t->tokens[id].size : 0;
+    return s;
+}
+
+/* Both hash tables are of open addressing: an entry stands in its hash's slot or in the first free one behind it. */
+BNI_INLINE uint32_t bni_slot_after(uint32_t i, uint32_t n) { return i + 1 < n ? i + 1 : 0; }
+
+/* The lowest id whose text is a followed by b, or -1. */
+static int32_t bni_token_find2(const bni_tokenizer *t, bni_str a, bni_str b)
+{
+    uint32_t h = bni_hash_end(bni_hash(bni_hash(BNI_HASH_START, a.data, a.size), b.data, b.size)), i;
+    if (a.size + b.size > t->longest)
+        return -1;
+    for (i = bni_hash_slot(h, t->n_by_text); t->by_text[i] != 0; i = bni_slot_after(i, t->n_by_text)) {
+        int32_t id = (int32_t)(t->by_text[i] & 0xffffff) - 1;
+        bni_str s;
+        if ((t->by_text[i] ^ (h << 24)) >> 24 != 0)      /* eight other bits of the hash: saves reading the text */
+            continue;
+        s = bni_token_text(t, id);
+        if (s.size == a.size + b.size && memcmp(s.data, a.data, a.size) == 0 &&
+            memcmp(s.data + a.size, b.data, b.size) == 0)
+            return id;
+    }
+    return -1;
+}
+
+/* The lowest id with that text, or -1. */
+BNI_INLINE int32_t bni_token_find(const bni_tokenizer *t, bni_str text)
+{
+    return bni_token_find2(t, text, bni_str_of(""));
+}
+
+/* id if ordinary text may turn into that token, else -1: control and unknown tokens come only from places that the
+   caller allowed. */
+static int32_t bni_plain(const bni_tokenizer *t, int32_t id)
+{
+    int kind = id >= 0 ? t->kinds[id] & BNI_TOKEN_KIND : (int)BNI_TOKEN_CONTROL;
+    return kind == BNI_TOKEN_CONTROL || kind == BNI_TOKEN_UNKNOWN ? -1 : id;
+}
+
+/* 1 if the token ends a generation; 0 outside the vocabulary. */
+BNI_INLINE int bni_token_is_end(const bni_tokenizer *t, int32_t id)
+{
+    return id >= 0 && id < t->n_tokens && (t->kinds[id] & BNI_TOKEN_END) != 0;
+}
+
+/* The merge of two tokens, or NULL. */
+static const bni_merge *bni_find_merge(const bni_tokenizer *t, int32_t left, int32_t right)
+{
+    uint32_t i = bni_hash_slot(bni_hash_pair(left, right), t->n_merges);
+    for (; t->merges[i].rank != BNI_NONE; i = bni_slot_after(i, t->n_merges))
+        if (t->merges[i].left == (uint32_t)left && t->merges[i].right == (uint32_t)right)
+            return &t->merges[i];
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------- building: settings */
+
+/* Key of a token id: the id, or -1 where it is absent or outside the vocabulary. */
+static int32_t bni_special_id(const bni_gguf *g, const char *key, int32_t n_tokens)
+{
+    uint64_t id;
+    return bni_kv_uint(bni_gguf_find(g, key), &id) && id < (uint64_t)n_tokens ? (int32_t)id : -1;
+}
+
+/* The id a model of this kind usually has, for files that do not say; only where the file calls that token a control
+   (or the unknown) token, or has no types and SPM's order is fixed. Else a comma, token 11, might end the text. */
+static int32_t bni_usual_id(const bni_tokenizer *t, const bni_kv *types, int32_t id)
+{
+    int64_t type = BNI_TOKEN_NORMAL;
+    if (types)
+        type = bni_kv_int_at(types, (uint64_t)id);
+    else if (t->spm)
+        type = BNI_TOKEN_CONTROL;
+    return id < t->n_tokens && (type == BNI_TOKEN_CONTROL || type == BNI_TOKEN_UNKNOWN) ? id : -1;
+}
+
+/* Which pre-tokenizer. A wrong one would only make the model duller, so an unknown name is an error, not a guess. */
+static bitnet_result bni_tokenizer_pre(bni_tokenizer *t, const bni_gguf *g, bitnet_error *err)
+{
+    const bni_kv *kv = bni_gguf_find(g, "tokenizer.ggml.pre");
+    bni_str name;
+    int i, k;
+    t->pre_from_file = bni_kv_string(kv, &name) && name.size > 0;
+    if (kv && kv->type != BNI_KV_STRING)
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "tokenizer.ggml.pre is not a string");
+    if (t->spm) {
+        t->pre_name = "none";
+        return BITNET_OK;
+    }
+    if (t->pre_from_file) {
+        for (i = 0; i < BNI_N_PRES; i++)
+            for (k = 0; bni_pres[i].name[k]; k++)
+                if (bni_str_equal(name, bni_pres[i].name[k]))
+                    t->pre = &bni_pres[i];
+        if (!t->pre)
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, kv->offset, "tokenizer.ggml.pre: %S is not known", &name);
+    } else {
+        /* The official 2B-4T file names none. It has Llama 3's vocabulary, whose size gives it away elsewhere too. */
+        bni_str arch = bni_str_of("");
+        bni_kv_string(bni_gguf_find(g, "general.architecture"), &arch);
+        i = t->n_tokens == 128256 || (arch.size >= 6 && memcmp(arch.data, "bitnet", 6) == 0);
+        t->pre = i ? BNI_PRE_LLAMA3 : BNI_PRE_DEFAULT;
+    }
+    t->pre_name = t->pre->name[0];
+    return BITNET_OK;
+}
+
+/* Ids and flags; defaults as in llama.cpp. */
+static void bni_tokenizer_flags(bni_tokenizer *t, const bni_gguf *g, const bni_kv *types)
+{
+    int32_t n = t->n_tokens;
+    t->bos = bni_special_id(g, "tokenizer.ggml.bos_token_id", n);
+    t->eos = bni_special_id(g, "tokenizer.ggml.eos_token_id", n);
+    t->eot = bni_special_id(g, "tokenizer.ggml.eot_token_id", n);
+    t->eom = bni_special_id(g, "tokenizer.ggml.eom_token_id", n);
+    t->pad = bni_special_id(g, "tokenizer.ggml.padding_token_id", n);
+    t->unknown = bni_special_id(g, "tokenizer.ggml.unknown_token_id", n);
+    /* Falcon 3 takes a begin token only where its file has one (llama.cpp would take the usual id). */
+    t->add_bos = t->spm || (t->pre->add_bos && t->bos >= 0);
+    t->add_space_prefix = t->spm;
+    bni_kv_bool(bni_gguf_find(g, "tokenizer.ggml.add_bos_token"), &t->add_bos);
+    bni_kv_bool(bni_gguf_find(g, "tokenizer.ggml.add_eos_token"), &t->add_eos);
+    if (t->spm)
+        bni_kv_bool(bni_gguf_find(g, "tokenizer.ggml.add_space_prefix"), &t->add_space_prefix);
+    if (t->bos < 0)
+        t->bos = bni_usual_id(t, types, t->spm ? 1 : 11);
+    if (t->eos < 0)
+        t->eos = bni_usual_id(t, types, t->spm ? 2 : 11);
+    if (t->unknown < 0 && t->spm)
+        t->unknown = bni_usual_id(t, types, 0);
+}
+
+/* The array of a key, at least [n]; *out NULL if it is absent. numbers: 1: of numbers, 0: of strings. */
+static bitnet_result bni_token_array(const bni_gguf *g, const char *key, int numbers, uint64_t n, const bni_kv **out,
+                                     bitnet_error *err)
+{
+    const bni_kv *kv = bni_gguf_find(g, key);
+    int elem = bni_kv_elem(kv);
+    *out = kv;
+    if (!kv)
+        return BITNET_OK;
+    if (kv->type != BNI_KV_ARRAY || (numbers ? elem == BNI_KV_STRING || elem == BNI_KV_BOOL : elem != BNI_KV_STRING))
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "%s is not an array of %s", key,
+                        numbers ? "numbers" : "strings");
+    if (kv->count < n)
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "%s has %u entries for %u tokens", key, kv->count, n);
+    return BITNET_OK;
+}
+
+/* --------------------------------------------------------------------------------------------- building: tokens */
+
+/* Texts that end a generation whatever the file's keys say, the first ones also serving as the end of a turn where no
+   key names one (as in llama.cpp). */
+static int bni_end_text(bni_str text)
+{
+    static const char *const ends[] = {
+        "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
+        "[EOT]", "</s>", "<eos>", "[EOS]", "<|eom_id|>"
+    };
+    int i;
+    if (text.size < 4 || text.size > 15)
+        return -1;
+    for (i = 0; i < (int)(sizeof ends / sizeof ends[0]); i++)
+        if (bni_str_equal(text, ends[i]))
+            return i;
+    return -1;
+}
+#define BNI_N_TURN_ENDS 9            /* of bni_end_text */
+
+/* The byte of a text like <0x0A>, or -1. */
+static int bni_byte_text(bni_str text)
+{
+    int i, value = 0;
+    if (text.size != 6 || memcmp(text.data, "<0x", 3) != 0 || text.data[5] != '>')
+        return -1;
+    for (i = 3; i < 5; i++) {
+        int c = text.data[i];
+        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (digit < 0)
+            return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* Kind and END flag of a token. Converters got types wrong: texts like <|this|> count as control tokens where the file
+   calls them user-defined (which ordinary text may contain), has no types at all, or they end a generation. */
+static uint8_t bni_token_kind(const bni_tokenizer *t, const bni_kv *types, int32_t id, bni_str text)
+{
+    int64_t type = types ? bni_kv_int_at(types, (uint64_t)id) : 0;
+    int end = bni_end_text(text) >= 0 || id == t->eos || id == t->eot || id == t->eom;
+    int bars = text.size > 4 && memcmp(text.data, "<|", 2) == 0 && memcmp(text.data + text.size - 2, "|>", 2) == 0;
+    if (type < BNI_TOKEN_NORMAL || type > BNI_TOKEN_BYTE)
+        type = BNI_TOKEN_NORMAL;
+    if (!types) {
+        if (end || bars || id == t->bos || id == t->pad)
+            type = BNI_TOKEN_CONTROL;
+        else if (id == t->unknown)
+            type = BNI_TOKEN_UNKNOWN;
+        else if (t->spm && bni_byte_text(text) >= 0)
+            type = BNI_TOKEN_BYTE;
+    } else if ((type == BNI_TOKEN_USER && (bars || end)) || (type == BNI_TOKEN_NORMAL && bars && end)) {
+        type = BNI_TOKEN_CONTROL;
+    }
+    return (uint8_t)(type | (end ? BNI_TOKEN_END : 0));
+}
+
+/* 1 for the kinds that are looked for in the text before it is cut into words. */
+BNI_INLINE int bni_kind_is_special(int kind)
+{
+    kind &= BNI_TOKEN_KIND;
+    return kind == BNI_TOKEN_UNKNOWN || kind == BNI_TOKEN_CONTROL || kind == BNI_TOKEN_USER;
+}
+
+/* Walks the vocabulary: checks it, counts what needs room, and, once there are tables, fills in texts and kinds. The
+   same walk does both, so that the counts can't disagree with the use. */
+static bitnet_result bni_tokenizer_scan(bni_tokenizer *t, const bni_kv *tokens, const bni_kv *types, bitnet_error *err)
+{
+    bni_strings strings = bni_kv_strings(tokens);
+    bni_str text;
+    int32_t id, turn_end = -1;
+    int best = BNI_N_TURN_ENDS;
+    t->n_special = 0;
+    t->longest = 0;
+    for (id = 0; id < t->n_tokens && bni_strings_next(&strings, &text); id++) {
+        uint8_t kind = bni_token_kind(t, types, id, text);
+        int end = bni_end_text(text);
+        if (id == 0)
+            t->base = text.data;
+        if ((uint64_t)(text.data - t->base) + text.size > UINT32_MAX)
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, tokens->offset, "tokenizer.ggml.tokens: over 4 GiB of text");
+        if (text.size > t->longest)
+            t->longest = (uint32_t)text.size;
+        if (t->tokens) {
+            t->tokens[id].at = (uint32_t)(text.data - t->base);
+            t->tokens[id].size = (uint32_t)text.size;
+            t->kinds[id] = kind;
+        }
+        if (text.size > 0 && bni_kind_is_special(kind)) {
+            if (t->special)
+                t->special[t->n_special] = (uint32_t)id;
+            t->n_special++;
+        }
+        if (end >= 0 && end < best) {
+            best = end;
+            turn_end = id;
+        }
+    }
+    if (t->n_special > BNI_MAX_SPECIALS)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, types ? types->offset : 0,
+                        "tokenizer.ggml.token_type: %u control and user-defined tokens (at most %d)",
+                        (uint64_t)t->n_special, BNI_MAX_SPECIALS);
+    if (t->eot < 0)
+        t->eot = turn_end;
+    return BITNET_OK;
+}
+
+/* Enters every token's text into the hash table; of equal texts the lowest id stays. */
+static bitnet_result bni_tokenizer_index(bni_tokenizer *t, const bni_kv *tokens, bitnet_error *err)
+{
+    int32_t id;
+    for (id = 0; id < t->n_tokens; id++) {
+        bni_str text = bni_token_text(t, id);
+        uint32_t h = bni_hash_end(bni_hash(BNI_HASH_START, text.data, text.size));
+        uint32_t i = bni_hash_slot(h, t->n_by_text), probes;
+        if (text.size == 0 || bni_token_find(t, text) >= 0)
+            continue;
+        for (probes = 0; t->by_text[i] != 0; probes++)
+            i = bni_slot_after(i, t->n_by_text);
+        if (probes > BNI_MAX_PROBES)
+            return bni_fail(err, BITNET_ERROR_FORMAT, tokens->offset, "tokenizer.ggml.tokens: texts that collide");
+        t->by_text[i] = (uint32_t)(id + 1) | (h << 24);
+    }
+    return BITNET_OK;
+}
+
+/* The tokens of single bytes: BPE spells the byte, SPM names it. */
+static void bni_tokenizer_bytes(bni_tokenizer *t)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    uint32_t b;
+    for (b = 0; b < 256; b++) {
+        uint8_t byte = (uint8_t)b;
+        char name[8];
+        memcpy(name, "<0x__>", 7);
+        name[3] = digits[b >> 4];
+        name[4] = digits[b & 15];
+        t->byte_token[b] = bni_token_find(t, t->spm ? bni_str_of(name) : bni_spell(name, &byte, 1));
+        t->byte_token[b] = bni_plain(t, t->byte_token[b]);
+        t->has_bytes |= t->byte_token[b] >= 0;
+    }
+}
+
+/* ------------------------------------------------------------------------------ building: merges, scores, specials */
+
+/* "left right" -> (left id, right id, joint id); the rank is the place in the file. Merges of texts outside the
+   vocabulary can never apply and are left out, as is what has no space in it; of equal merges the first counts. */
+static bitnet_result bni_tokenizer_merges(bni_tokenizer *t, const bni_kv *kv, bitnet_error *err)
+{
+    bni_strings strings = bni_kv_strings(kv);
+    bni_str text, left, right;
+    uint32_t i, rank, probes;
+    for (i = 0; i < t->n_merges; i++)
+        t->merges[i].rank = BNI_NONE;
+    for (rank = 0; bni_strings_next(&strings, &text); rank++) {
+        int32_t a, b, joint;
+        left.data = text.data;
+        left.size = 1;                         /* a first byte that is a space belongs to the left text */
+        while (left.size < text.size && text.data[left.size] != ' ')
+            left.size++;
+        if (left.size >= text.size)
+            continue;
+        right.data = text.data + left.size + 1;
+        right.size = text.size - left.size - 1;
+        a = bni_token_find(t, left);
+        b = bni_token_find(t, right);
+        joint = bni_plain(t, bni_token_find2(t, left, right));
+        if (a < 0 || b < 0 || joint < 0 || bni_find_merge(t, a, b))
+            continue;
+        i = bni_hash_slot(bni_hash_pair(a, b), t->n_merges);
+        for (probes = 0; t->merges[i].rank != BNI_NONE; probes++)
+            i = bni_slot_after(i, t->n_merges);
+        if (probes > BNI_MAX_PROBES)
+            return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "tokenizer.ggml.merges: entries that collide");
+        t->merges[i].left = (uint32_t)a;
+        t->merges[i].right = (uint32_t)b;
+        t->merges[i].rank = rank;
+        t->merges[i].id = (uint32_t)joint;
+    }
+    return BITNET_OK;
+}
+
+/* Scores as integers that fall as the score rises, so that both kinds of tokenizer look for the lowest rank. The bits
+   of floats order like sign and magnitude: turn the negative ones over, set the sign of the others. */
+static void bni_tokenizer_scores(bni_tokenizer *t, const bni_kv *scores)
+{
+    int32_t id;
+    for (id = 0; id < t->n_tokens; id++) {
+        uint32_t bits = bni_float_bits(scores ? bni_kv_float_at(scores, (uint64_t)id) : 0.0f);
+        bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+        t->ranks[id] = bits == 0 ? BNI_NONE - 1 : ~bits;         /* BNI_NONE means no pair */
+    }
+}
+
+/* By text, then by id: the order of bni_tokenizer.special. */
+static int bni_special_before(const void *items, uint32_t a, uint32_t b)
+{
+    const bni_tokenizer *t = (const bni_tokenizer *)items;
+    int c = bni_gguf_compare_str(bni_token_text(t, (int32_t)a), bni_token_text(t, (int32_t)b));
+    return c != 0 ? c < 0 : a < b;
+}
+
+/* Sorts the special tokens, drops doubles (the lowest id stays), and links each to its longest beginning: the entry
+   above it, or one that entry begins with, and so on. */
+static void bni_tokenizer_specials(bni_tokenizer *t)
+{
+    uint32_t i, j, n = 0;
+    bni_sort(t->special, t->n_special, bni_special_before, t);
+    for (i = 0; i < t->n_special; i++) {
+        int32_t id = (int32_t)t->special[i];
+        bni_str text = bni_token_text(t, id);
+        uint8_t first = (uint8_t)text.data[0];
+        for (j = n - 1; j != BNI_NONE; j = t->special_prefix[j]) {
+            bni_str other = bni_token_text(t, (int32_t)t->special[j]);
+            if (other.size <= text.size && memcmp(other.data, text.data, other.size) == 0)
+                break;
+        }
+        if (j != BNI_NONE && bni_token_text(t, (int32_t)t->special[j]).size == text.size)
+            continue;
+        t->special[n] = (uint32_t)id;
+        t->special_prefix[n++] = j;
+        t->special_first[1][first >> 5] |= (uint32_t)1 << (first & 31);
+        if ((t->kinds[id] & BNI_TOKEN_KIND) == BNI_TOKEN_USER)
+            t->special_first[0][first >> 5] |= (uint32_t)1 << (first & 31);
+    }
+    t->n_special = n;
+}
+
+/* The arrays of the file, checked. */
+typedef struct bni_token_arrays { const bni_kv *tokens, *types, *scores, *merges; } bni_token_arrays;
+
+/* Finds and checks them; which kind of tokenizer, and how many tokens. */
+static bitnet_result bni_tokenizer_arrays(bni_tokenizer *t, const bni_gguf *g, bni_token_arrays *a, bitnet_error *err)
+{
+    const bni_kv *model = bni_gguf_find(g, "tokenizer.ggml.model");
+    bitnet_result r;
+    bni_str name;
+    uint64_t n;
+    if (!bni_kv_string(model, &name))
+        return bni_fail(err, BITNET_ERROR_FORMAT, model ? model->offset : 0, "tokenizer.ggml.model is %s",
+                        model ? "not a string" : "missing: the file has no tokenizer");
+    t->spm = bni_str_equal(name, "llama");
+    if (!t->spm && !bni_str_equal(name, "gpt2"))
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, model->offset,
+                        "tokenizer.ggml.model: %S (gpt2 and llama are supported)", &name);
+    r = bni_token_array(g, "tokenizer.ggml.tokens", 0, 1, &a->tokens, err);
+    n = bni_kv_count(a->tokens);
+    if (r == BITNET_OK && !a->tokens)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "tokenizer.ggml.tokens is missing");
+    if (r == BITNET_OK && n > BNI_MAX_TOKENS)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, a->tokens->offset,
+                        "tokenizer.ggml.tokens: %u tokens (at most %d)", n, BNI_MAX_TOKENS);
+    if (r == BITNET_OK)
+        r = bni_token_array(g, "tokenizer.ggml.token_type", 1, n, &a->types, err);
+    if (r == BITNET_OK)
+        r = bni_token_array(g, "tokenizer.ggml.scores", 1, n, &a->scores, err);
+    if (r == BITNET_OK && !t->spm)
+        r = bni_token_array(g, "tokenizer.ggml.merges", 0, 0, &a->merges, err);
+    if (r == BITNET_OK && !t->spm && !a->merges)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "tokenizer.ggml.merges is missing");
+    if (r == BITNET_OK && bni_kv_count(a->merges) > INT32_MAX / 2)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, a->merges->offset, "tokenizer.ggml.merges: %u merges",
+                        bni_kv_count(a->merges));
+    t->n_tokens = (int32_t)n;
+    return r;
+}
+
+/* Builds *t from the file's metadata, tables in arena. Run twice, first while the arena only measures: then flags, ids
+   and names are valid, tables are not. Texts stay in the file's header. FORMAT or UNSUPPORTED name the key. */
+static bitnet_result bni_tokenizer_build(bni_tokenizer *t, const bni_gguf *g, bni_arena *arena, bitnet_error *err)
+{
+    bni_token_arrays a;
+    bitnet_result r;
+    memset(t, 0, sizeof *t);
+    memset(&a, 0, sizeof a);
+    r = bni_tokenizer_arrays(t, g, &a, err);
+    if (r == BITNET_OK)
+        r = bni_tokenizer_pre(t, g, err);
+    if (r != BITNET_OK)
+        return r;
+    bni_tokenizer_flags(t, g, a.types);
+    r = bni_tokenizer_scan(t, a.tokens, a.types, err);
+    if (r != BITNET_OK)
+        return r;
+    t->n_by_text = (uint32_t)t->n_tokens + (uint32_t)t->n_tokens / 2 + 1;        /* two thirds full */
+    t->n_merges = (uint32_t)(bni_kv_count(a.merges) + bni_kv_count(a.merges) / 2 + 1);
+    t->by_text = (uint32_t *)bni_arena_take(arena, t->n_by_text, sizeof *t->by_text, 4);
+    if (t->spm)
+        t->ranks = (uint32_t *)bni_arena_take(arena, (uint64_t)t->n_tokens, sizeof *t->ranks, 4);
+    else
+        t->merges = (bni_merge *)bni_arena_take(arena, t->n_merges, sizeof *t->merges, 16);
+    t->kinds = (uint8_t *)bni_arena_take(arena, (uint64_t)t->n_tokens, 1, 1);
+    t->special = (uint32_t *)bni_arena_take(arena, t->n_special, sizeof *t->special, 4);
+    t->special_prefix = (uint32_t *)bni_arena_take(arena, t->n_special, sizeof *t->special_prefix, 4);
+    t->tokens = (bni_token *)bni_arena_take(arena, (uint64_t)t->n_tokens, sizeof *t->tokens, 8);
+    if (bni_arena_measuring(arena))
+        return BITNET_OK;
+    r = bni_tokenizer_scan(t, a.tokens, a.types, err);
+    if (r == BITNET_OK)
+        r = bni_tokenizer_index(t, a.tokens, err);
+    if (r != BITNET_OK)
+        return r;
+    bni_tokenizer_bytes(t);
+    bni_tokenizer_specials(t);
+    if (!t->spm)
+        return bni_tokenizer_merges(t, a.merges, err);
+    bni_tokenizer_scores(t, a.scores);
+    return BITNET_OK;
+}
+
+/* ----------------------------------------------------------------------------------------- cutting text into words
+   Matchers look at one piece of text s [size] and say how many of its bytes, from the start, are the next word: at
+   least 1. Classes are bits of sets here, so that a run of "letters or marks" is one call. */
+
+#define BNI_SET(kind) (1u << (kind))
+#define BNI_SET_LETTERS (BNI_SET(BNI_CLASS_UPPER) | BNI_SET(BNI_CLASS_LOWER) | BNI_SET(BNI_CLASS_LETTER))
+#define BNI_SET_SYMBOLS (BNI_SET(BNI_CLASS_OTHER) | BNI_SET(BNI_CLASS_PUNCT) | BNI_SET(BNI_CLASS_MARK))
+    /* [^\s\p{L}\p{N}] */
+
+/* Class of the character at s[at], the place behind it in *next; BNI_CLASS_END at the end. */
+static int bni_peek(const uint8_t *s, size_t size, size_t at, size_t *next)
+{
+    uint32_t code;
+    *next = at;
+    if (at >= size)
+        return BNI_CLASS_END;
+    *next = at + bni_utf8_decode(s + at, size - at, &code);
+    return bni_class_of(code);
+}
+
+/* The first place from at on that does not hold a character of the set. */
+static size_t bni_run(const uint8_t *s, size_t size, size_t at, unsigned set)
+{
+    size_t next;
+    while (BNI_SET(bni_peek(s, size, at, &next)) & set)
+        at = next;
+    return at;
+}
+
+BNI_INLINE int bni_is_newline(uint8_t c) { return c == '\r' || c == '\n'; }
+
+/* 's|'t|'re|'ve|'m|'ll|'d : bytes of the match, or 0. any_case: (?i:...), where Unicode also counts U+017F as an s. */
+static size_t bni_contraction(const uint8_t *s, size_t size, int any_case)
+{
+    int fold = any_case ? 0x20 : 0, a, b;
+    if (size < 2 || s[0] != '\'')
+        return 0;
+    a = s[1] | fold;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd')
+        return 2;
+    if (size < 3)
+        return 0;
+    b = s[2] | fold;
+    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l'))
+        return 3;
+    return any_case && s[1] == 0xc5 && s[2] == 0xbf ? 3 : 0;
+}
+
+/* \s+(?!\S)|\s+ at the start, where a space is: all spaces, but the last one stays for the word that follows, if that
+   leaves one. newlines: \s*[\r\n]+ goes first: up to the last line end among them. */
+static size_t bni_spaces(const uint8_t *s, size_t size, int newlines)
+{
+    size_t at = 0, next, last = 0, line_end = 0;
+    while (bni_peek(s, size, at, &next) == BNI_CLASS_SPACE) {
+        last = at;
+        at = next;
+        if (bni_is_newline(s[last]))
+            line_end = next;
+    }
+    if (newlines && line_end > 0)
+        return line_end;
+    return at < size && last > 0 ? last : at;
+}
+
+/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+static size_t bni_word_gpt2(const uint8_t *s, size_t size)
+{
+    size_t next, start = s[0] == ' ', n = bni_contraction(s, size, 0);
+    unsigned set;
+    if (n > 0)
+        return n;
+    set = BNI_SET(bni_peek(s, size, start, &next));
+    if (set & BNI_SET_LETTERS)
+        return bni_run(s, size, next, BNI_SET_LETTERS);
+    if (set & BNI_SET(BNI_CLASS_NUMBER))
+        return bni_run(s, size, next, BNI_SET(BNI_CLASS_NUMBER));
+    if (set & BNI_SET_SYMBOLS)
+        return bni_run(s, size, next, BNI_SET_SYMBOLS);
+    return bni_spaces(s, size, 0);
+}
+
+#define BNI_SET_FREE (BNI_SET(BNI_CLASS_LETTER) | BNI_SET(BNI_CLASS_MARK))      /* of either case */
+#define BNI_SET_HEAD (BNI_SET_FREE | BNI_SET(BNI_CLASS_UPPER))      /* [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] */
+#define BNI_SET_TAIL (BNI_SET_FREE | BNI_SET(BNI_CLASS_LOWER))      /* [\p{Ll}\p{Lm}\p{Lo}\p{M}] */
+
+/* HEAD*TAIL+ from at: the end of the match, or 0. HEAD* takes all it can; if no lower case letter follows, it gives
+   characters back until TAIL+ has one that is in both sets. */
+static size_t bni_cased_word(const uint8_t *s, size_t size, size_t at)
+{
+    size_t next, behind_free = 0;
+    unsigned set;
+    while ((set = BNI_SET(bni_peek(s, size, at, &next))) & BNI_SET_HEAD) {
+        at = next;
+        if (set & BNI_SET_FREE)
+            behind_free = at;
+    }
+    return set & BNI_SET_TAIL ? bni_run(s, size, at, BNI_SET_TAIL) : behind_free;
+}
+
+/* [^\r\n\p{L}\p{N}]?HEAD*TAIL+|[^\r\n\p{L}\p{N}]?HEAD+TAIL* : bytes of the match, or 0. Each form is tried with the
+   leading character taken as such, then without. */
+static size_t bni_letters_cased(const uint8_t *s, size_t size)
+{
+    size_t next, end, at;
+    unsigned set = BNI_SET(bni_peek(s, size, 0, &next));
+    int lead = !(set & (BNI_SET_LETTERS | BNI_SET(BNI_CLASS_NUMBER))) && !bni_is_newline(s[0]);
+    if (lead && (end = bni_cased_word(s, size, next)) > 0)
+        return end;
+    if ((end = bni_cased_word(s, size, 0)) > 0)
+        return end;
+    for (at = lead ? next : 0;; at = 0) {
+        end = bni_run(s, size, at, BNI_SET_HEAD);
+        if (end > at)
+            return bni_run(s, size, end, BNI_SET_TAIL);
+        if (at == 0)
+            return 0;
+    }
+}
+
+/* [^\r\n\p{L}\p{N}]?\p{L}+ : bytes of the match, or 0. */
+static size_t bni_letters(const uint8_t *s, size_t size)
+{
+    size_t next, start = 0;
+    unsigned set = BNI_SET(bni_peek(s, size, 0, &next));
+    if (!(set & BNI_SET_LETTERS)) {
+        if ((set & BNI_SET(BNI_CLASS_NUMBER)) || bni_is_newline(s[0]))
+            return 0;
+        start = next;
+    }
+    next = bni_run(s, size, start, BNI_SET_LETTERS);
+    return next > start ? next : 0;
+}
+
+/* llama3: (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+           \s*[\r\n]+|\s+(?!\S)|\s+
+   qwen2: the same with one \p{N}. falcon_e: no contractions, letters by case, one \p{N}, and [\r\n/]* behind symbols,
+   whose '/' can't occur: it is punctuation, which the pass before has cut out. */
+static size_t bni_word_llama(const uint8_t *s, size_t size, int pass)
+{
+    int falcon_e = pass == BNI_PASS_FALCON_E;
+    int digits = pass == BNI_PASS_LLAMA3 ? 3 : 1;
+    size_t next, at = falcon_e ? 0 : bni_contraction(s, size, 1);
+    if (at == 0)
+        at = falcon_e ? bni_letters_cased(s, size) : bni_letters(s, size);
+    if (at > 0)
+        return at;
+    while (digits-- > 0 && bni_peek(s, size, at, &next) == BNI_CLASS_NUMBER)
+        at = next;
+    if (at > 0)
+        return at;
+    if (BNI_SET(bni_peek(s, size, s[0] == ' ', &next)) & BNI_SET_SYMBOLS) {
+        at = bni_run(s, size, next, BNI_SET_SYMBOLS);
+        while (at < size && bni_is_newline(s[at]))
+            at++;
+        return at;
+    }
+    return bni_spaces(s, size, 1);
+}
+
+/* 1: the character at s[at] is in the set of a pass that cuts out runs. */
+static int bni_in_pass(const uint8_t *s, size_t size, size_t at, size_t *next, int pass)
+{
+    int kind = bni_peek(s, size, at, next), c = at < size ? s[at] : 0;
+    switch (pass) {
+    case BNI_PASS_PUNCT:
+    case BNI_PASS_PUNCT_TICK:
+        return kind == BNI_CLASS_PUNCT || c == '$' || c == '+' || c == '<' || c == '=' || c == '>' || c == '^' ||
+               c == '~' || c == '|' || (c == '`' && pass == BNI_PASS_PUNCT_TICK);
+    case BNI_PASS_NUMBER:
+    case BNI_PASS_NUMBERS:
+        return kind == BNI_CLASS_NUMBER;
+    default:
+        return c >= '0' && c <= '9';
+    }
+}
+
+/* The next match, or everything before it. */
+static size_t bni_word_run(const uint8_t *s, size_t size, int pass)
+{
+    size_t least = pass == BNI_PASS_DIGITS3 ? 3 : 1;
+    size_t most = pass == BNI_PASS_DIGITS3 ? 3 : pass == BNI_PASS_NUMBER || pass == BNI_PASS_DIGIT ? 1 : SIZE_MAX;
+    size_t gap = 0, at, n, next;
+    while (gap < size) {
+        for (at = gap, n = 0; n < most && bni_in_pass(s, size, at, &next, pass); n++)
+            at = next;
+        if (n >= least)
+            return gap > 0 ? gap : at;
+        gap = n > 0 ? at : next;               /* too short a run has no match inside either */
+    }
+    return gap;
+}
+
+/* Bytes of the next word of one pass over s [size], size > 0. */
+static size_t bni_word_of_pass(const uint8_t *s, size_t size, int pass)
+{
+    if (pass == BNI_PASS_GPT2)
+        return bni_word_gpt2(s, size);
+    return pass < BNI_PASS_GPT2 ? bni_word_llama(s, size, pass) : bni_word_run(s, size, pass);
+}
+
+/* Goes through the words of a text: every pass remembers where its piece ends, and the next pass cuts inside it. */
+typedef struct bni_words {
+    const bni_pre *pre;
+    const uint8_t *text;
+    size_t size, at, end[BNI_MAX_PASSES];
+} bni_words;
+
+/* Bytes of the next word, which *word points to; 0 at the end. */
+static size_t bni_words_next(bni_words *w, const uint8_t **word)
+{
+    size_t limit = w->size;
+    int k;
+    *word = w->text + w->at;
+    if (w->at >= w->size)
+        return 0;
+    for (k = 0; k < w->pre->n_passes; k++) {
+        if (w->end[k] <= w->at)
+            w->end[k] = w->at + bni_word_of_pass(w->text + w->at, limit - w->at, w->pre->pass[k]);
+        limit = w->end[k];
+    }
+    w->at = limit;
+    return (size_t)(w->text + limit - *word);
+}
+
+/* -------------------------------------------------------------------------------------------------------- merging
+   A word is a list of symbols; the queue holds, for every neighbouring pair that may join, rank * 2^32 + its left
+   symbol, so that the smallest entry is the best rank and, among equals, the leftmost. Entries are never taken out
+   early: one whose rank is no longer that of its pair is skipped when its turn comes. */
+
+typedef struct bni_symbol {
+    uint32_t at;                     /* SPM: where its text begins; it ends where the next symbol's begins */
+    int32_t id;                      /* -1: not in the vocabulary */
+    uint32_t prev, next;             /* neighbours, BNI_NONE at the ends */
+    uint32_t rank;                   /* of joining it with the next one; BNI_NONE: they don't */
+    int32_t joint;                   /* the token the two become */
+} bni_symbol;
+
+/* One call of bni_tokenize. */
+typedef struct bni_work {
+    const bni_tokenizer *t;
+    const bitnet_allocator *scratch;
+    int32_t *tokens;                 /* [capacity] the result; n counts on past capacity */
+    int64_t capacity, n;
+    int failed;                      /* 1: no memory */
+    uint8_t *escaped;                /* SPM: [text_size] the piece, its spaces replaced; room for any piece */
+    uint64_t escaped_size;
+    uint32_t text_size;
+    bni_symbol *symbols;             /* [n_room] */
+    uint64_t *queue;                 /* [2 * n_room]: a joint takes one entry away and adds two at most */
+    uint32_t n_queue, n_room, most_symbols;
+    void *block;                     /* of both, once a word was long */
+    bni_symbol few_symbols[BNI_SHORT_WORD];
+    uint64_t few_queue[2 * BNI_SHORT_WORD];
+} bni_work;
+
+#define BNI_SYMBOL_BYTES (sizeof(bni_symbol) + 2 * sizeof(uint64_t))
+
+/* Counts every token and writes those that fit: the caller learns how much room it needs. */
+BNI_INLINE void bni_emit(bni_work *w, int32_t id)
+{
+    if (w->n < w->capacity)
+        w->tokens[w->n] = id;
+    w->n++;
+}
+
+/* Room for a word of n symbols; 0 where there is no memory. What was in it is lost. Half as much again is taken, since
+   words that get longer and longer would else allocate each time. */
+static int bni_work_room(bni_work *w, uint32_t n)
+{
+    uint32_t room = n + n / 2;
+    if (n <= w->n_room)
+        return 1;
+    if (room > w->most_symbols)
+        room = w->most_symbols > n ? w->most_symbols : n;
+    if (w->block)
+        bni_free(w->scratch, w->block, (uint64_t)w->n_room * BNI_SYMBOL_BYTES);
+    w->n_room = 0;
+    w->block = bni_alloc(w->scratch, (uint64_t)room * BNI_SYMBOL_BYTES, 8);
+    if (!w->block) {
+        w->failed = 1;
+        return 0;
+    }
+    w->n_room = room;
+    w->queue = (uint64_t *)w->block;
+    w->symbols = (bni_symbol *)(void *)(w->queue + 2 * (size_t)room);
+    return 1;
+}
+
+/* The queue is a heap with four children per node, which has half the levels of one with two: a long word's queue is
+   larger than the caches, and every level is a miss. */
+static void bni_queue_add(bni_work *w, uint64_t key)
+{
+    uint32_t i = w->n_queue++;
+    while (i > 0 && w->queue[(i - 1) / 4] > key) {
+        w->queue[i] = w->queue[(i - 1) / 4];
+        i = (i - 1) / 4;
+    }
+    w->queue[i] = key;
+}
+
+/* The smallest entry of a queue that has one. The last entry moves to the hole it leaves and sinks. */
+static uint64_t bni_queue_take(bni_work *w)
+{
+    uint64_t *q = w->queue, best = q[0], key = q[--w->n_queue];
+    uint32_t i = 0, n = w->n_queue, child, least, end;
+    while ((child = 4 * i + 1) < n) {
+        end = child + 4 < n ? child + 4 : n;
+        for (least = child++; child < end; child++)
+            if (q[child] < q[least])
+                least = child;
+        if (q[least] >= key)
+            break;
+        q[i] = q[least];
+        i = least;
+    }
+    q[i] = key;
+    return best;
+}
+
+/* SPM: the text of the symbols from left up to, not including, the symbol past. */
+static bni_str bni_symbol_text(const bni_work *w, uint32_t left, uint32_t past)
+{
+    bni_str s;
+    s.data = (const char *)w->escaped + w->symbols[left].at;
+    s.size = (past == BNI_NONE ? w->text_size : w->symbols[past].at) - w->symbols[left].at;
+    return s;
+}
+
+/* Sees whether a symbol and the next one may join, and queues it if so. SPM: the joint text must be a token, and the
+   better score goes first. BPE: the pair must be in the file's list of merges, and the earlier one goes first. */
+static void bni_queue_pair(bni_work *w, uint32_t left)
+{
+    const bni_tokenizer *t = w->t;
+    bni_symbol *s = &w->symbols[left];
+    s->rank = BNI_NONE;
+    if (s->next == BNI_NONE)
+        return;
+    if (t->spm) {
+        s->joint = bni_plain(t, bni_token_find(t, bni_symbol_text(w, left, w->symbols[s->next].next)));
+        if (s->joint >= 0)
+            s->rank = t->ranks[s->joint];
+    } else {
+        const bni_merge *m = bni_find_merge(t, s->id, w->symbols[s->next].id);
+        if (m) {
+            s->joint = (int32_t)m->id;
+            s->rank = m->rank;
+        }
+    }
+    if (s->rank != BNI_NONE)
+        bni_queue_add(w, (uint64_t)s->rank << 32 | left);
+}
+
+/* Joins the symbols [n] of a word, given their ids and places, until no pair is left; the first one stays first. A
+   joint queues at most two pairs, and there are n - 1 joints at most: n log n on any input, where looking for the best
+   pair anew each time would take n^2. */
+static void bni_merge_symbols(bni_work *w, uint32_t n)
+{
+    uint32_t i;
+    w->n_queue = 0;
+    for (i = 0; i < n; i++) {
+        w->symbols[i].prev = i > 0 ? i - 1 : BNI_NONE;
+        w->symbols[i].next = i + 1 < n ? i + 1 : BNI_NONE;
+    }
+    for (i = 0; i < n; i++)
+        bni_queue_pair(w, i);
+    while (w->n_queue > 0) {
+        uint64_t key = bni_queue_take(w);
+        bni_symbol *left = &w->symbols[(uint32_t)key], *right;
+        /* Stale: the pair has changed since. Where a new pair happens to have the same rank, joining it now is right
+           too, as it would be the next one anyway. */
+        if (left->rank != (uint32_t)(key >> 32))
+            continue;
+        right = &w->symbols[left->next];
+        right->rank = BNI_NONE;                /* it is gone; no entry in the queue has this rank */
+        left->id = left->joint;
+        left->next = right->next;
+        if (left->next != BNI_NONE)
+            w->symbols[left->next].prev = (uint32_t)key;
+        bni_queue_pair(w, (uint32_t)key);
+        if (left->prev != BNI_NONE)
+            bni_queue_pair(w, left->prev);
+    }
+}
+
+/* One word of BPE (Sennrich et al. 2016, over bytes as in GPT-2). A byte that no token spells is dropped, as in
+   llama.cpp. whole_words: a word that is a token is taken as it is, whatever the merges would make of it. */
+static void bni_bpe_word(bni_work *w, const uint8_t *word, size_t size)
+{
+    const bni_tokenizer *t = w->t;
+    uint32_t i;
+    if (t->pre->whole_words && size <= BNI_MAX_WHOLE) {
+        char spelled[2 * BNI_MAX_WHOLE];
+        int32_t id = bni_plain(t, bni_token_find(t, bni_spell(spelled, word, size)));
+        if (id >= 0) {
+            bni_emit(w, id);
+            return;
+        }
+    }
+    if (!bni_work_room(w, (uint32_t)size))
+        return;
+    for (i = 0; i < (uint32_t)size; i++)
+        w->symbols[i].id = t->byte_token[word[i]];
+    bni_merge_symbols(w, (uint32_t)size);
+    for (i = 0; i != BNI_NONE; i = w->symbols[i].next)
+        if (w->symbols[i].id >= 0)
+            bni_emit(w, w->symbols[i].id);
+}
+
+/* A symbol outside the vocabulary: its bytes' tokens, or the unknown token. */
+static void bni_spm_spell(bni_work *w, bni_str text)
+{
+    const bni_tokenizer *t = w->t;
+    size_t i;
+    for (i = 0; i < text.size && t->has_bytes; i++) {
+        int32_t id = t->byte_token[(uint8_t)text.data[i]];
+        if (id < 0)
+            id = t->unknown;
+        if (id >= 0)
+            bni_emit(w, id);
+    }
+    if (!t->has_bytes && t->unknown >= 0)
+        bni_emit(w, t->unknown);
+}
+
+/* Copies a piece to w->escaped with U+2581 for every space, and one in front where the model wants that. The room was
+   counted from the whole text's spaces by bni_work_begin, so any piece of it fits. */
+static void bni_spm_escape(bni_work *w, const uint8_t *piece, size_t size)
+{
+    uint8_t *to = w->escaped;
+    size_t i;
+    for (i = 0; i < size + 1; i++) {
+        if (i == 0 ? w->t->add_space_prefix : piece[i - 1] == ' ') {
+            memcpy(to, "\xe2\x96\x81", 3);
+            to += 3;
+        } else if (i > 0) {
+            *to++ = piece[i - 1];
+        }
+    }
+    w->text_size = (uint32_t)(to - w->escaped);
+}
+
+/* A piece of text between special tokens, by SPM (SentencePiece, Kudo and Richardson 2018): from characters on, the
+   pair with the best score is joined. There are no words; a long piece is one list. */
+static void bni_spm_piece(bni_work *w, const uint8_t *piece, size_t size)
+{
+    uint32_t i, n = 0, at, code;
+    if (!bni_work_room(w, (uint32_t)size + 1))
+        return;
+    bni_spm_escape(w, piece, size);
+    for (at = 0; at < w->text_size; n++) {
+        bni_str c;
+        c.data = (const char *)w->escaped + at;
+        c.size = bni_utf8_decode(w->escaped + at, w->text_size - at, &code);
+        w->symbols[n].at = at;
+        w->symbols[n].id = bni_plain(w->t, bni_token_find(w->t, c));
+        at += (uint32_t)c.size;
+    }
+    bni_merge_symbols(w, n);
+    for (i = 0; i != BNI_NONE; i = w->symbols[i].next) {
+        if (w->symbols[i].id >= 0)
+            bni_emit(w, w->symbols[i].id);
+        else
+            bni_spm_spell(w, bni_symbol_text(w, i, w->symbols[i].next));
+    }
+}
+
+/* Ordinary text, no special token in it. */
+static void bni_tokenize_piece(bni_work *w, const uint8_t *piece, size_t size)
+{
+    bni_words words;
+    const uint8_t *word;
+    size_t n;
+    if (size == 0 || w->failed)
+        return;
+    if (w->t->spm) {
+        bni_spm_piece(w, piece, size);
+        return;
+    }
+    memset(&words, 0, sizeof words);
+    words.pre = w->t->pre;
+    words.text = piece;
+    words.size = size;
+    while (!w->failed && (n = bni_words_next(&words, &word)) > 0)
+        bni_bpe_word(w, word, n);
+}
+
+/* ------------------------------------------------------------------------------------------------- special tokens */
+
+/* The longest special token that s [size] begins with, or -1. all: control tokens too, not only user-defined ones.
+   Every special text that begins s sorts before s and at or before the last entry that does, which begins with it:
+   so it is that entry, or on the chain of beginnings above it. */
+static int32_t bni_find_special(const bni_tokenizer *t, const uint8_t *s, size_t size, int all)
+{
+    uint32_t low = 0, high = t->n_special, j;
+    size_t same = 0;
+    bni_str text;
+    if (!(t->special_first[all != 0][s[0] >> 5] >> (s[0] & 31) & 1))
+        return -1;
+    while (low < high) {                       /* low: how many entries are at or before s */
+        uint32_t middle = low + (high - low) / 2;
+        int c;
+        text = bni_token_text(t, (int32_t)t->special[middle]);
+        c = memcmp(text.data, s, text.size < size ? text.size : size);
+        if (c < 0 || (c == 0 && text.size <= size))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0)
+        return -1;
+    text = bni_token_text(t, (int32_t)t->special[low - 1]);
+    while (same < text.size && same < size && (uint8_t)text.data[same] == s[same])
+        same++;
+    for (j = low - 1; j != BNI_NONE; j = t->special_prefix[j]) {
+        int32_t id = (int32_t)t->special[j];
+        if (t->tokens[id].size <= same && (all || (t->kinds[id] & BNI_TOKEN_KIND) == BNI_TOKEN_USER))
+            return id;
+    }
+    return -1;
+}
+
+/* A stretch of text in which control tokens are read as such, or not. */
+typedef struct bni_span { size_t end; int special; } bni_span;
+
+/* Cuts text at its special tokens, leftmost first and the longest there, and tokenizes what is between them. Words may
+   reach over the border of two spans, special tokens not. spans: the last one's end is size. */
+static void bni_tokenize_text(bni_work *w, const uint8_t *text, size_t size, const bni_span *span)
+{
+    size_t at = 0, done = 0;
+    int32_t id;
+    while (at < size && !w->failed) {
+        /* A special token can't reach over the end of a span: a user's text must not complete one of the template's.
+           */
+        while (at >= span->end)
+            span++;
+        id = bni_find_special(w->t, text + at, span->end - at, span->special);
+        if (id < 0) {
+            at++;
+            continue;
+        }
+        bni_tokenize_piece(w, text + done, at - done);
+        bni_emit(w, id);
+        at += w->t->tokens[id].size;
+        done = at;
+    }
+    bni_tokenize_piece(w, text + done, size - done);
+}
+
+/* Sets up *w, with SPM's room for the text: 3 bytes for each space, and 3 in front. OK, ARGUMENT (too long) or MEMORY.
+   Only what stands before few_symbols is cleared: the arrays are written before they are read. Short words need no
+   memory from the allocator. */
+static bitnet_result bni_work_begin(bni_work *w, const bni_tokenizer *t, const bitnet_allocator *scratch,
+                                    const char *text, size_t size, int32_t *tokens, int64_t capacity)
+{
+    size_t i, n;
+    if (size > BNI_MAX_TEXT)
+        return BITNET_ERROR_ARGUMENT;
+    memset(w, 0, offsetof(bni_work, few_symbols));
+    w->t = t;
+    w->scratch = scratch;
+    w->tokens = tokens;
+    w->capacity = capacity;
+    w->symbols = w->few_symbols;
+    w->queue = w->few_queue;
+    w->n_room = BNI_SHORT_WORD;
+    w->most_symbols = (uint32_t)size + 1;        /* SPM: one for the space in front */
+    if (t->spm) {
+        for (i = 0, n = size + 3; i < size; i++)
+            n += text[i] == ' ' ? 2 : 0;
+        w->escaped_size = n;
+        w->escaped = (uint8_t *)bni_alloc(scratch, n, 1);
+        if (!w->escaped)
+            return BITNET_ERROR_MEMORY;
+    }
+    return BITNET_OK;
+}
+
+/* Frees what *w took. The number of tokens, or MEMORY. */
+static int64_t bni_work_end(bni_work *w)
+{
+    if (w->block)
+        bni_free(w->scratch, w->block, (uint64_t)w->n_room * BNI_SYMBOL_BYTES);
+    bni_free(w->scratch, w->escaped, w->escaped_size);
+    return w->failed ? (int64_t)BITNET_ERROR_MEMORY : w->n;
+}
+
+/* Number of tokens of text [size], of which at most capacity are written; negative: ARGUMENT (over 256 MiB) or MEMORY.
+   parse_special: read control tokens in the text. add_ends: begin and end tokens as the model says. */
+static int64_t bni_tokenize(const bni_tokenizer *t, const bitnet_allocator *scratch, const char *text, size_t size,
+                            int parse_special, int add_ends, int32_t *tokens, int64_t capacity)
+{
+    bni_work w;
+    bni_span span;
+    bitnet_result r = bni_work_begin(&w, t, scratch, text, size, tokens, capacity);
+    if (r != BITNET_OK)
+        return r;
+    if (size == 0)
+        text = "";
+    span.end = size;
+    span.special = parse_special;
+    if (add_ends && t->add_bos && t->bos >= 0)
+        bni_emit(&w, t->bos);
+    bni_tokenize_text(&w, (const uint8_t *)text, size, &span);
+    if (add_ends && t->add_eos && t->eos >= 0)
+        bni_emit(&w, t->eos);
+    return bni_work_end(&w);
+}
+
+/* --------------------------------------------------------------------------------------------------- tokens to text */
+
+/* Text being written, snprintf rule: size counts on past capacity. */
+typedef struct bni_writer {
+    char *data;
+    size_t capacity, size;
+    int skip_space;                  /* 1: a space as the very first byte is left out */
+} bni_writer;
+
+/* Empty, over data [capacity]; data may be NULL where capacity is 0. */
+static bni_writer bni_writer_of(char *data, size_t capacity)
+{
+    bni_writer o;
+    memset(&o, 0, sizeof o);
+    o.data = data;
+    o.capacity = capacity;
+    return o;
+}
+
+/* Appends; what does not fit is only counted. */
+static void bni_write(bni_writer *o, const char *data, size_t size)
+{
+    if (size > 0 && o->skip_space) {
+        o->skip_space = 0;
+        if (data[0] == ' ') {
+            data++;
+            size--;
+        }
+    }
+    if (o->size < o->capacity)
+        memcpy(o->data + o->size, data, size < o->capacity - o->size ? size : o->capacity - o->size);
+    o->size += size;
+}
+
+/* The bytes that an ordinary token's text stands for. */
+static void bni_write_text(bni_writer *o, const bni_tokenizer *t, bni_str text)
+{
+    const uint8_t *s = (const uint8_t *)text.data;
+    size_t at, n;
+    uint32_t code;
+    for (at = 0; at < text.size; at += n) {
+        int byte;
+        char c;
+        n = bni_utf8_decode(s + at, text.size - at, &code);
+        byte = t->spm ? (code == 0x2581 ? ' ' : -1) : bni_byte_of_code(code);
+        c = (char)byte;
+        if (byte >= 0)
+            bni_write(o, &c, 1);
+        else
+            bni_write(o, text.data + at, n);       /* odd vocabularies: as it stands */
+    }
+}
+
+/* What a token prints, by its kind. */
+static void bni_write_token(bni_writer *o, const bni_tokenizer *t, int32_t id, int render_special)
+{
+    bni_str text = bni_token_text(t, id);
+    int kind = id >= 0 && id < t->n_tokens ? t->kinds[id] & BNI_TOKEN_KIND : (int)BNI_TOKEN_CONTROL;
+    int byte = kind == BNI_TOKEN_BYTE ? bni_byte_text(text) : -1;
+    char c = (char)byte;
+    if (byte >= 0)
+        bni_write(o, &c, 1);
+    else if (kind == BNI_TOKEN_NORMAL || kind == BNI_TOKEN_BYTE)
+        bni_write_text(o, t, text);
+    else if (kind == BNI_TOKEN_USER || render_special)
+        bni_write(o, text.data, text.size);
+}
+
+/* Bytes that a token prints (part of a UTF-8 character, maybe), at most capacity of them written. Control, unknown and
+   unused tokens print nothing, or their names if render_special. Ids outside the vocabulary: 0. */
+static size_t bni_token_bytes(const bni_tokenizer *t, int32_t id, int render_special, char *data, size_t capacity)
+{
+    bni_writer o = bni_writer_of(data, capacity);
+    bni_write_token(&o, t, id, render_special);
+    return o.size;
+}
+
+/* Bytes of the text of tokens [n], at most capacity written; ARGUMENT if one is outside the vocabulary. The space that
+   SPM put in front is taken away again. */
+static int64_t bni_detokenize(const bni_tokenizer *t, const int32_t *tokens, int64_t n, int render_special, char *data,
+                              size_t capacity)
+{
+    bni_writer o = bni_writer_of(data, capacity);
+    int64_t i;
+    o.skip_space = t->add_space_prefix;
+    for (i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= t->n_tokens)
+            return BITNET_ERROR_ARGUMENT;
+        bni_write_token(&o, t, tokens[i], render_special);
+    }
+    return (int64_t)o.size;
+}
+/* ======================================================================================================
+   >>chat    Conversations as text
+   ======================================================================================================
+   A chat model has learnt conversations in one exact spelling, its chat template. Files carry it as a program in the
+   Jinja language; instead of running that, we recognise the few templates that ternary models use, by their
+   markers, and keep each as a row of strings.
+
+   Text of the template and text of a message are kept apart until the last moment: control tokens are read in the
+   template only. A user who types <|eot_id|> gets ordinary tokens for its letters, not the end of his turn. Both are
+   cut into words together, though, since that is how the model saw them: "User: " and "Hi" give "User", ":", " Hi".
+   That is why bni_chat_format's text, tokenized again, is not safe: bni_chat_tokenize is. */
+
+enum { BNI_ROLE_SYSTEM, BNI_ROLE_USER, BNI_ROLE_ASSISTANT, BNI_N_ROLES };
+
+/* As callers spell them. */
+static const char *const bni_roles[BNI_N_ROLES] = {"system", "user", "assistant"};
+
+/* message = open, role, close, content, end, tail. end is what the model itself says when it is done; tail is what the
+   template adds behind it before the next message. */
+typedef struct bni_chat_template {
+    const char *name;
+    const char *open, *role[BNI_N_ROLES], *close, *end, *tail;
+    int bos;                         /* 1: the template itself begins with the begin-of-text token */
+    int trim;                        /* 1: spaces around a message's content are dropped */
+} bni_chat_template;
+
+/* Sources: bitnet: tokenizer_config.json of microsoft/bitnet-b1.58-2B-4T. llama3: Llama-3-8B-Instruct's. falcon3:
+   Falcon3-Instruct's, as in llama.cpp. chatml: Qwen's, without a default system message. falcon_e: Falcon-E's model
+   card. */
+static const bni_chat_template bni_chat_templates[] = {
+    {"none", "", {"", "", ""}, "", "", "", 0, 0},
+    {"bitnet", "", {"System", "User", "Assistant"}, ": ", "<|eot_id|>", "", 1, 1},
+    {"llama3", "<|start_header_id|>", {"system", "user", "assistant"}, "<|end_header_id|>\n\n", "<|eot_id|>", "", 1, 1},
+    {"falcon3", "<|", {"system", "user", "assistant"}, "|>\n", "", "\n", 0, 0},
+    {"chatml", "<|im_start|>", {"system", "user", "assistant"}, "\n", "<|im_end|>", "\n", 0, 0},
+    {"falcon_e", "<|im_start|>", {"system", "user", "assistant"}, "\n", "<|im_end|>", "\n", 0, 0}
+};
+enum { BNI_CHAT_NONE, BNI_CHAT_BITNET, BNI_CHAT_LLAMA3, BNI_CHAT_FALCON3, BNI_CHAT_CHATML, BNI_CHAT_FALCON_E,
+       BNI_N_CHATS };
+
+/* Beside the public flags BITNET_CHAT_ANSWER and _CONTINUE: with CONTINUE, the earlier answer was cut off, so its end
+   marker is still to be said. */
+#define BNI_CHAT_CLOSE 256
+
+/* Name of the i-th template; NULL past the last. */
+static const char *bni_chat_name(int i) { return i >= 0 && i < BNI_N_CHATS ? bni_chat_templates[i].name : NULL; }
+
+/* Index of a template, or -1. */
+static int bni_chat_by_name(const char *name)
+{
+    int i;
+    for (i = 0; i < BNI_N_CHATS; i++)
+        if (bni_str_equal(bni_str_of(name), bni_chat_templates[i].name))
+            return i;
+    return -1;
+}
+
+static int bni_str_contains(bni_str s, const char *what)
+{
+    size_t n = strlen(what), at;
+    for (at = 0; at + n <= s.size; at++)
+        if (memcmp(s.data + at, what, n) == 0)
+            return 1;
+    return 0;
+}
+
+/* The template of a file, by the markers in its tokenizer.chat_template; BNI_CHAT_NONE if it has none that we know.
+   The official 2B-4T GGUF holds an outdated one, "Human: ... BITNETAssistant: ", which the model was not trained on. */
+static int bni_chat_detect(const bni_gguf *g, const bni_tokenizer *t, bni_str arch)
+{
+    bni_str text;
+    int bitnet = arch.size >= 6 && memcmp(arch.data, "bitnet", 6) == 0;
+    if (!bni_kv_string(bni_gguf_find(g, "tokenizer.chat_template"), &text) || t->n_tokens == 0)
+        return BNI_CHAT_NONE;
+    if (bitnet && bni_str_contains(text, "BITNETAssistant"))
+        return BNI_CHAT_BITNET;
+    if (bni_str_contains(text, "<|start_header_id|>"))
+        return BNI_CHAT_LLAMA3;
+    if (bni_str_contains(text, "<|im_start|>"))
+        return BNI_CHAT_CHATML;
+    if (bni_str_contains(text, "<|eot_id|>") && (bitnet || bni_str_contains(text, "capitalize")))
+        return BNI_CHAT_BITNET;
+    /* <|end|> beside these would be Phi 3. Falcon 3's own spells every role or builds them as '<|' + role. */
+    if (bni_str_contains(text, "<|assistant|>") && !bni_str_contains(text, "<|end|>"))
+        return BNI_CHAT_FALCON3;
+    return BNI_CHAT_NONE;
+}
+
+/* The content of a message without the Unicode spaces around it. */
+static bni_str bni_trim(bni_str s)
+{
+    const uint8_t *b = (const uint8_t *)s.data;
+    size_t at = 0, next, first = s.size, past = 0;
+    uint32_t code;
+    for (; at < s.size; at = next) {
+        next = at + bni_utf8_decode(b + at, s.size - at, &code);
+        if (bni_class_of(code) != BNI_CLASS_SPACE) {
+            if (first == s.size)
+                first = at;
+            past = next;
+        }
+    }
+    s.data += first;
+    s.size = past > first ? past - first : 0;
+    return s;
+}
+
+/* Text written piece by piece, with a span for every stretch of template or of content. */
+typedef struct bni_chat_out {
+    bni_writer text;
+    bni_span *spans;                 /* [n_spans], or NULL: only counted */
+    size_t n_spans;
+    int in_template;                 /* of the last span */
+} bni_chat_out;
+
+static void bni_chat_piece(bni_chat_out *o, bni_str piece, int in_template)
+{
+    if (piece.size == 0)
+        return;
+    bni_write(&o->text, piece.data, piece.size);
+    if (o->n_spans == 0 || in_template != o->in_template)
+        o->n_spans++;
+    o->in_template = in_template;
+    if (o->spans) {
+        o->spans[o->n_spans - 1].end = o->text.size;
+        o->spans[o->n_spans - 1].special = in_template;
+    }
+}
+
+static void bni_chat_marker(bni_chat_out *o, const char *piece) { bni_chat_piece(o, bni_str_of(piece), 1); }
+
+/* The conversation without its begin-of-text token. ARGUMENT for a NULL or a role that the template doesn't have. */
+static bitnet_result bni_chat_emit(bni_chat_out *o, const bni_chat_template *c, const bitnet_chat_message *messages,
+                                   int n, int flags)
+{
+    int i, role;
+    if (flags & BNI_CHAT_CLOSE)
+        bni_chat_marker(o, c->end);
+    if (flags & BITNET_CHAT_CONTINUE)
+        bni_chat_marker(o, c->tail);
+    for (i = 0; i < n; i++) {
+        bni_str content;
+        if (!messages[i].role || !messages[i].content)
+            return BITNET_ERROR_ARGUMENT;
+        for (role = 0; role < BNI_N_ROLES; role++)
+            if (bni_str_equal(bni_str_of(messages[i].role), bni_roles[role]))
+                break;
+        if (role == BNI_N_ROLES)
+            return BITNET_ERROR_ARGUMENT;
+        content = bni_str_of(messages[i].content);
+        bni_chat_marker(o, c->open);
+        bni_chat_marker(o, c->role[role]);
+        bni_chat_marker(o, c->close);
+        bni_chat_piece(o, c->trim ? bni_trim(content) : content, 0);
+        bni_chat_marker(o, c->end);
+        bni_chat_marker(o, c->tail);
+    }
+    if (flags & BITNET_CHAT_ANSWER) {
+        bni_chat_marker(o, c->open);
+        bni_chat_marker(o, c->role[BNI_ROLE_ASSISTANT]);
+        bni_chat_marker(o, c->close);
+    }
+    return BITNET_OK;
+}
+
+BNI_INLINE int bni_chat_known(int chat) { return chat > BNI_CHAT_NONE && chat < BNI_N_CHATS; }
+
+/* Bytes of the conversation as text, at most capacity written; ARGUMENT if chat has no template or a role is unknown.
+   Starts with the begin-of-text token's name where the template does and flags don't say CONTINUE. */
+static int64_t bni_chat_format(const bni_tokenizer *t, int chat, const bitnet_chat_message *messages, int n, int flags,
+                               char *text, size_t capacity)
+{
+    bni_chat_out o;
+    bitnet_result r;
+    if (!bni_chat_known(chat))
+        return BITNET_ERROR_ARGUMENT;
+    memset(&o, 0, sizeof o);
+    o.text.data = text;
+    o.text.capacity = capacity;
+    if (bni_chat_templates[chat].bos && !(flags & BITNET_CHAT_CONTINUE))
+        bni_chat_piece(&o, bni_token_text(t, t->bos), 1);
+    r = bni_chat_emit(&o, &bni_chat_templates[chat], messages, n, flags);
+    return r == BITNET_OK ? (int64_t)o.text.size : (int64_t)r;
+}
+
+/* Number of tokens of the conversation, at most capacity written. Begins with exactly one begin-of-text token where
+   the template or the model wants one and flags don't say CONTINUE. Control tokens are read in the template only.
+   Negative: ARGUMENT as above, MEMORY. */
+static int64_t bni_chat_tokenize(const bni_tokenizer *t, const bitnet_allocator *scratch, int chat,
+                                 const bitnet_chat_message *messages, int n, int flags, int32_t *tokens,
+                                 int64_t capacity)
+{
+    bni_chat_out o;
+    bni_work w;
+    uint64_t size;
+    void *block;
+    int64_t count;
+    bitnet_result r = bni_chat_known(chat) ? BITNET_OK : BITNET_ERROR_ARGUMENT;
+    memset(&o, 0, sizeof o);
+    if (r == BITNET_OK)
+        r = bni_chat_emit(&o, &bni_chat_templates[chat], messages, n, flags);      /* counts */
+    if (r != BITNET_OK)
+        return r;
+    if (o.text.size > BNI_MAX_TEXT)
+        return BITNET_ERROR_ARGUMENT;
+    size = (uint64_t)o.n_spans * sizeof(bni_span) + o.text.size + 1;
+    block = bni_alloc(scratch, size, sizeof(void *));
+    if (!block)
+        return BITNET_ERROR_MEMORY;
+    o.spans = (bni_span *)block;
+    o.text.data = (char *)(o.spans + o.n_spans);
+    o.text.capacity = o.text.size;
+    o.text.size = 0;
+    o.n_spans = 0;
+    bni_chat_emit(&o, &bni_chat_templates[chat], messages, n, flags);              /* writes */
+    count = bni_work_begin(&w, t, scratch, o.text.data, o.text.size, tokens, capacity);
+    if (count == BITNET_OK) {
+        if (!(flags & BITNET_CHAT_CONTINUE) && (bni_chat_templates[chat].bos || t->add_bos) && t->bos >= 0)
+            bni_emit(&w, t->bos);
+        bni_tokenize_text(&w, (const uint8_t *)o.text.data, o.text.size, o.spans);
+        count = bni_work_end(&w);
+    }
+    bni_free(scratch, block, size);
+    return count;
+}
+/* ======================================================================================================
+   >>model    From a file to weights that can run
+   ======================================================================================================
+   A family is a row of bni_families; a layer's tensors are rows of bni_linear_parts and bni_norm_parts. Opening a model
+   reads the header, takes the hyper-parameters, binds every tensor of the file to a row of those tables (a tensor that
+   no row knows would change the result if ignored, so it is refused by name), lays everything out in one block, and
+   repacks the ternary matrices into it. Embedding and output matrix stay where they are: in the mapping.
+
+   How a file becomes strips, in the order of the calls:
+   1. bni_model_tables opens the source (a mapping, the host's memory, or a reader), parses the tables (>>gguf) and
+      checks that every tensor's bytes are there. From here on offsets and sizes may be trusted, contents not.
+   2. bni_model_prepare works on a struct on the stack. It reads the hyper-parameters, sizes the tokenizer, binds all
+      tensors and measures the block. Nothing large is allocated before the file has passed all of this, and
+      bitnet_model_probe stops here.
+   3. bni_model_commit allocates the one block, moves the struct into it and lays it out again, with addresses now.
+   4. bni_model_load fills it: norms and rope to floats, then matrix by matrix. A job takes a few strips, unpacks 16
+      rows of I2_S to codes and packs them as R16 (>>formats). The pages of a mapping are given back after each matrix,
+      so that the file's copy and ours are never in memory together.
+
+   Row r of part p of a linear is row r mod 16 of strip first(p) + r / 16, first(p) being the strips of the parts before
+   it: every part begins a strip of its own. Rows that pad the last strip of a part have weights and scale 0 and give
+   y = 0, which is the padding that the next op's vectors of 16 read.
+
+   After open, nothing writes to a model: that is what lets any number of threads share it without a lock. */
+
+#define BNI_MAX_LAYERS 1024          /* published models have up to 80 */
+#define BNI_MAX_WIDTH 262144         /* of any vector: 64 * 2 * 128 * width / 4 stays inside int32 (>>kernels) */
+#define BNI_MAX_HEAD_DIM 256         /* published models have 64 to 256; buffers on the stack have this size */
+#define BNI_MAX_HEADS 1024           /* published models have up to 128 */
+#define BNI_MAX_VOCAB (1 << 24)      /* published models have up to 256 Ki */
+#define BNI_MAX_CTX (1 << 24)        /* positions; exact in a float, and sums of them in an int */
+#define BNI_MAX_THREADS 256          /* the pool counts jobs in 16 bits (>>threads) */
+#define BNI_MAX_HEADER (256u << 20)  /* header bytes looked at: holes in a file are free; real ones have under 32 MiB */
+
+/* The widths a tensor can have, the matrices of a layer after stacking, the norms of a layer: indices of the tables
+   below, of hparams.dim, layer.linear and layer.norm. */
+enum { BNI_DIM_EMBD, BNI_DIM_Q, BNI_DIM_KV, BNI_DIM_FF, BNI_N_DIMS };
+enum { BNI_LINEAR_QKV, BNI_LINEAR_OUT, BNI_LINEAR_GATE_UP, BNI_LINEAR_DOWN, BNI_N_LINEARS };
+enum { BNI_NORM_ATTN, BNI_NORM_ATTN_SUB, BNI_NORM_FFN, BNI_NORM_FFN_SUB, BNI_N_NORMS };
+
+/* What the architecture's name decides, and no key of the file says. */
+typedef struct bni_family {
+    const char *architecture;        /* general.architecture */
+    int act;                         /* BNI_ACT_... between gate and up */
+    int neox;                        /* rope pairs (i, i + d/2); else (2i, 2i + 1) */
+    int sub_norms;                   /* a norm before the output and the down projection */
+} bni_family;
+
+static const bni_family bni_families[] = {
+    {"bitnet-b1.58", BNI_ACT_RELU2, 1, 1},     /* microsoft/bitnet-b1.58-2B-4T */
+    {"bitnet-25", BNI_ACT_RELU2, 1, 1},        /* its first uploads */
+    {"bitnet", BNI_ACT_SILU, 1, 1},            /* 1bitLLM/bitnet_b1_58-large and -3B */
+    {"llama", BNI_ACT_SILU, 0, 0}              /* Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E */
+};
+
+/* Matrices that share an input become one: their strips stand one after the other, in the order of this table, so that
+   one op runs over all of them and the input is quantized once. slot: BNI_LINEAR_...; name: the GGUF name between
+   "blk.N." and ".weight"; rows, cols: BNI_DIM_... of outputs and inputs. */
+typedef struct bni_linear_part { int slot; const char *name; int rows, cols; } bni_linear_part;
+static const bni_linear_part bni_linear_parts[] = {
+    {BNI_LINEAR_QKV, "attn_q", BNI_DIM_Q, BNI_DIM_EMBD},
+    {BNI_LINEAR_QKV, "attn_k", BNI_DIM_KV, BNI_DIM_EMBD},
+    {BNI_LINEAR_QKV, "attn_v", BNI_DIM_KV, BNI_DIM_EMBD},
+    {BNI_LINEAR_OUT, "attn_output", BNI_DIM_EMBD, BNI_DIM_Q},
+    {BNI_LINEAR_GATE_UP, "ffn_gate", BNI_DIM_FF, BNI_DIM_EMBD},
+    {BNI_LINEAR_GATE_UP, "ffn_up", BNI_DIM_FF, BNI_DIM_EMBD},
+    {BNI_LINEAR_DOWN, "ffn_down", BNI_DIM_EMBD, BNI_DIM_FF}
+};
+#define BNI_N_PARTS ((int)(sizeof bni_linear_parts / sizeof bni_linear_parts[0]))
+
+/* slot: BNI_NORM_...; size: BNI_DIM_...; sub 1: only in families with sub_norms. bni_unit_quantize looks a norm's
+   width up by its slot, so the rows stand in the order of BNI_NORM_.... */
+typedef struct bni_norm_part { int slot; const char *name; int size; int sub; } bni_norm_part;
+static const bni_norm_part bni_norm_parts[] = {
+    {BNI_NORM_ATTN, "attn_norm", BNI_DIM_EMBD, 0},
+    {BNI_NORM_ATTN_SUB, "attn_sub_norm", BNI_DIM_Q, 1},
+    {BNI_NORM_FFN, "ffn_norm", BNI_DIM_EMBD, 0},
+    {BNI_NORM_FFN_SUB, "ffn_sub_norm", BNI_DIM_FF, 1}
+};
+
+/* A matrix, or several stacked, in R16. */
+typedef struct bni_linear {
+    uint8_t *strips;                 /* [n_strips] strips of n_cols * 4 bytes */
+    float *row_scale;                /* [n_strips * 16], 0 for padding rows */
+    int n_strips;                    /* of 16 rows, all parts together */
+    int n_cols;                      /* padded to 16 */
+} bni_linear;
+
+/* One transformer block. All pointers lead into the model's block, except part, which leads into gguf's tables. */
+typedef struct bni_layer {
+    bni_linear linear[BNI_N_LINEARS];
+    float *norm[BNI_N_NORMS];        /* padded to 16 with zeros; NULL: the family has none here */
+    const bni_tensor *part[8];       /* [BNI_N_PARTS] the tensors, while loading */
+} bni_layer;
+
+/* Rows of numbers in one of ggml's types: the embedding, the output matrix. */
+typedef struct bni_table {
+    const uint8_t *data;             /* [n_rows] rows of row_bytes; any alignment */
+    uint64_t row_bytes, n_rows;
+    const bni_tensor *tensor;
+    int type;                        /* BNI_TYPE_... that >>decode reads */
+} bni_table;
+
+/* Checked numbers: each at least 1 and within its BNI_MAX_.... Products of them are taken in 64 bits. */
+typedef struct bni_hparams {
+    const bni_family *family;
+    int n_vocab, n_ctx_train, n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_rot;
+    int dim[BNI_N_DIMS];             /* widths by BNI_DIM_... */
+    int act, pooling;                /* BNI_ACT_...; as bitnet_model_info */
+    float eps;                       /* of all norms */
+    double theta, rope_factor;       /* base of the angles; linear scaling divides positions by the factor */
+} bni_hparams;
+
+/* Where the file's bytes come from. data NULL: only through read. */
+typedef struct bni_source {
+    const uint8_t *data;             /* the whole file: the mapping, or borrowed from the host */
+    bitnet_reader reader;            /* size is the file's in every case; read only where data is NULL */
+    bni_map map;
+    bni_file file;
+    int mapped, opened;              /* map is ours to close; file is */
+    uint8_t *header;                 /* own copy of the header where data is NULL */
+    uint64_t header_size;
+} bni_source;
+
+/* The head of the model's block. source, gguf and the block are what bni_model_release gives back. */
+struct bitnet_model {
+    bitnet_allocator allocator;
+    bitnet_logger logger;
+    bni_source source;
+    bni_gguf gguf;
+    bni_hparams hp;
+    bni_tokenizer tokenizer;
+    int chat;                        /* index of the chat template, 0: none */
+    const bni_kernels *kernels;
+    bni_layer *layers;               /* [n_layer] */
+    float *output_norm;
+    double *inv_freq;                /* [n_rot / 2] angle of position 1 */
+    bni_table embedding, output;
+    uint64_t fingerprint;            /* tells saved states of different models apart */
+    bitnet_model_info info;
+    uint64_t block_size;             /* of the one block this struct begins */
+    int vocab_only;
+    int locked;                      /* 1: asked to be locked in memory */
+};
+
+/* -------------------------------------------------------------------------------------------------- source */
+
+/* Closes what bni_source_open and bni_source_parse have opened; right for a cleared or half-opened source too. */
+static void bni_source_close(bni_source *s, const bitnet_allocator *a)
+{
+    bni_free(a, s->header, s->header_size);
+    if (s->mapped)
+        bni_map_close(&s->map);
+    if (s->opened)
+        bni_file_close(&s->file);
+    memset(s, 0, sizeof *s);
+}
+
+/* Decides where the bytes come from. A file that can't be mapped (a network drive, a 32-bit host) is read instead,
+   through the same hook as a host's reader: two ways to the bytes, not three. On an error the caller closes. */
+static bitnet_result bni_source_open(bni_source *s, const bitnet_model_desc *d, bitnet_error *err)
+{
+    uint64_t size = 0;
+    memset(s, 0, sizeof *s);
+    /* Two sources would leave open which of them counts. */
+    errno = 0;                                 /* of an earlier, unrelated failure */
+    if ((d->path != NULL) + (d->data != NULL) + (d->reader.read != NULL) != 1)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "a model comes from exactly one of path, data and reader");
+    if (d->data) {
+        s->data = (const uint8_t *)d->data;
+        s->reader.size = d->size;
+    } else if (d->reader.read) {
+        s->reader = d->reader;
+    } else if (!d->no_mmap && bni_map_open(&s->map, d->path) == 0) {
+        s->mapped = 1;
+        s->data = s->map.data;
+        s->reader.size = s->map.size;
+    } else {
+        if (bni_file_open(&s->file, d->path, &size) != 0)
+            return bni_fail(err, BITNET_ERROR_IO, 0, "can't open %s: %s", d->path, bni_why_not_open());
+        s->opened = 1;
+        s->reader.read = bni_file_read;
+        s->reader.user = &s->file;
+        s->reader.size = size;
+    }
+    if (s->reader.size == 0)
+        return bni_fail(err, s->opened ? BITNET_ERROR_IO : BITNET_ERROR_FORMAT, 0,
+                        "%s is empty, or not a file that can be read", d->path ? d->path : "the file");
+    return BITNET_OK;
+}
+
+/* Parses the header. Without a mapping it is read in windows from the file's start, 64 KiB and then four times as large
+   each, until the tables fit: their length is known only from reading them. The last window is kept, since keys and
+   names point into it. At most BNI_MAX_HEADER, so that a damaged count can't have a whole file read into memory. */
+static bitnet_result bni_source_parse(bni_source *s, bni_gguf *g, const bitnet_allocator *a, bitnet_error *err)
+{
+    int short_of_bytes = 0;
+    uint64_t size = 65536;
+    bitnet_error why;
+    bitnet_result r;
+    if (s->data) {
+        /* A mapping costs nothing to look at, but parsing must end. */
+        size = s->reader.size < BNI_MAX_HEADER ? s->reader.size : BNI_MAX_HEADER;
+        return bni_gguf_parse(g, s->data, size, s->reader.size, a, &short_of_bytes, err);
+    }
+    for (;; size *= 4) {
+        if (size > s->reader.size)
+            size = s->reader.size;
+        s->header = (uint8_t *)bni_alloc(a, size, BNI_BLOCK_ALIGN);
+        s->header_size = size;
+        if (!s->header)
+            return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory for the file's header (%u bytes)", size);
+        if (s->reader.read(s->reader.user, 0, s->header, (size_t)size) != 0)
+            return bni_fail(err, BITNET_ERROR_IO, 0, "the first %u bytes can't be read", size);
+        r = bni_gguf_parse(g, s->header, size, s->reader.size, a, &short_of_bytes, &why);
+        /* A damaged header is reported at once; only one that runs on is worth a larger window. */
+        if (r == BITNET_OK)
+            return r;
+        if (!short_of_bytes || size == s->reader.size) {
+            if (err)
+                *err = why;
+            return r;
+        }
+        if (size >= BNI_MAX_HEADER)
+            return bni_fail(err, BITNET_ERROR_FORMAT, size, "the header has over %u bytes", (uint64_t)BNI_MAX_HEADER);
+        bni_free(a, s->header, s->header_size);
+        s->header = NULL;
+    }
+}
+
+/* n bytes at offset: from memory, or read into scratch [n]. NULL: they can't be read. The range must have been checked
+   against the file's size (bni_gguf_check_sizes). What comes back is of any alignment. */
+static const uint8_t *bni_source_bytes(const bni_source *s, uint64_t offset, uint64_t n, void *scratch)
+{
+    if (s->data)
+        return s->data + offset;
+    return s->reader.read(s->reader.user, offset, scratch, (size_t)n) == 0 ? (const uint8_t *)scratch : NULL;
+}
+
+/* -------------------------------------------------------------------------------------------- hyper-parameters */
+
+/* The metadata entry "<architecture>.<name>", or NULL; an architecture too long for the buffer has no entries. */
+static const bni_kv *bni_model_key(const bni_gguf *g, bni_str arch, const char *name)
+{
+    char key[128];
+    size_t n = strlen(name);
+    if (arch.size + 1 + n + 1 > sizeof key)
+        return NULL;
+    memcpy(key, arch.data, arch.size);
+    key[arch.size] = '.';
+    memcpy(key + arch.size + 1, name, n + 1);
+    return bni_gguf_find(g, key);
+}
+
+/* An integer of the architecture, from 1 to limit. Arrays (one value per layer, as converters write for feed_forward
+   and heads) must be of one value. missing: what an absent key means, or -1 where it must be there; it is not checked
+   against the limit, so callers see to that themselves. */
+static bitnet_result bni_hparam(const bni_gguf *g, bni_str arch, const char *name, int limit, int missing, int *out,
+                                bitnet_error *err)
+{
+    const bni_kv *kv = bni_model_key(g, arch, name);
+    uint64_t v = 0, i;
+    if (!kv && missing >= 0) {
+        *out = missing;
+        return BITNET_OK;
+    }
+    if (!kv)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "key %S.%s is missing", &arch, name);
+    /* All layers must agree: one hp describes them all, and a silent first value would give wrong results. */
+    if (bni_kv_count(kv) > 0 && bni_kv_int_at(kv, 0) > 0) {
+        v = (uint64_t)bni_kv_int_at(kv, 0);
+        for (i = 1; i < kv->count; i++)
+            if (bni_kv_int_at(kv, i) != (int64_t)v)
+                return bni_fail(err, BITNET_ERROR_UNSUPPORTED, kv->offset, "key %S differs between layers", &kv->key);
+    } else if (!bni_kv_uint(kv, &v)) {
+        v = 0;
+    }
+    if (v == 0 || v > (uint64_t)limit)
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "key %S is not a number from 1 to %d", &kv->key, limit);
+    *out = (int)v;
+    return BITNET_OK;
+}
+
+/* All integers, with llama.cpp's defaults for absent keys. The checks behind them are the assumptions of
+   >>transformer: query heads share key-value heads evenly, heads are even (rope turns pairs, K is stored in pairs of
+   columns), K and V are of one width. */
+static bitnet_result bni_hparam_sizes(const bni_gguf *g, bni_str arch, bni_hparams *hp, bitnet_error *err)
+{
+    bitnet_result r = bni_hparam(g, arch, "embedding_length", BNI_MAX_WIDTH, -1, &hp->n_embd, err);
+    int value_dim = 0;
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "block_count", BNI_MAX_LAYERS, -1, &hp->n_layer, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "feed_forward_length", BNI_MAX_WIDTH, -1, &hp->n_ff, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "attention.head_count", BNI_MAX_HEADS, -1, &hp->n_head, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "attention.head_count_kv", BNI_MAX_HEADS, hp->n_head, &hp->n_head_kv, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "attention.key_length", BNI_MAX_HEAD_DIM, hp->n_embd / hp->n_head, &hp->head_dim, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "attention.value_length", BNI_MAX_HEAD_DIM, hp->head_dim, &value_dim, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "rope.dimension_count", BNI_MAX_HEAD_DIM, hp->head_dim, &hp->n_rot, err);
+    if (r == BITNET_OK)
+        r = bni_hparam(g, arch, "context_length", BNI_MAX_CTX, 2048, &hp->n_ctx_train, err);
+    if (r != BITNET_OK)
+        return r;
+    if (hp->n_head % hp->n_head_kv != 0)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "attention.head_count %d is no multiple of attention.head_count_kv %d", hp->n_head,
+                        hp->n_head_kv);
+    if (hp->head_dim < 2 || hp->head_dim > BNI_MAX_HEAD_DIM || hp->head_dim % 2 || hp->n_rot > hp->head_dim || hp->n_rot % 2)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "attention.key_length %d with rope.dimension_count %d", hp->head_dim,
+                        hp->n_rot);
+    /* One row of the cache has K and V of the same width. */
+    if (value_dim != hp->head_dim)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "attention.key_length %d with attention.value_length %d", hp->head_dim, value_dim);
+    /* 1024 * 256 at most, so the product fits an int; n_head_kv divides n_head, so K and V are no wider. */
+    if (hp->n_head * hp->head_dim > BNI_MAX_WIDTH)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "%d heads of %d columns", hp->n_head, hp->head_dim);
+    hp->dim[BNI_DIM_EMBD] = hp->n_embd;
+    hp->dim[BNI_DIM_Q] = hp->n_head * hp->head_dim;
+    hp->dim[BNI_DIM_KV] = hp->n_head_kv * hp->head_dim;
+    hp->dim[BNI_DIM_FF] = hp->n_ff;
+    return BITNET_OK;
+}
+
+/* A real number of the architecture, from low to high; where the key is absent, *out stays. */
+static bitnet_result bni_hparam_real(const bni_gguf *g, bni_str arch, const char *name, float low, float high, float *out,
+                                     bitnet_error *err)
+{
+    const bni_kv *kv = bni_model_key(g, arch, name);
+    float v = 0.0f;
+    if (!kv)
+        return BITNET_OK;
+    if (!bni_kv_float(kv, &v) || !(v >= low && v <= high))
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "key %S is not a number in its range", &kv->key);
+    *out = v;
+    return BITNET_OK;
+}
+
+/* Rope base and scaling. Scaling by per-frequency factors comes as the tensor rope_freqs.weight. */
+static bitnet_result bni_hparam_rope(const bni_gguf *g, bni_str arch, bni_hparams *hp, bitnet_error *err)
+{
+    const bni_kv *scaling = bni_model_key(g, arch, "rope.scaling.type");
+    float theta = 10000.0f, factor = 1.0f;
+    bni_str type;
+    bitnet_result r = bni_hparam_real(g, arch, "rope.freq_base", 1.0f, 1e12f, &theta, err);
+    if (r == BITNET_OK && scaling && scaling->type != BNI_KV_STRING)
+        return bni_fail(err, BITNET_ERROR_FORMAT, scaling->offset, "key %S is not a string", &scaling->key);
+    if (r == BITNET_OK && bni_kv_string(scaling, &type)) {
+        if (bni_str_equal(type, "linear"))
+            r = bni_hparam_real(g, arch, "rope.scaling.factor", 1e-6f, 1e6f, &factor, err);
+        else if (!bni_str_equal(type, "none"))
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, scaling->offset, "rope scaling of type %S", &type);
+    }
+    if (r != BITNET_OK)
+        return r;
+    hp->theta = (double)theta;
+    hp->rope_factor = (double)factor;
+    return BITNET_OK;
+}
+
+/* The activation is not in the published files; the 1bitLLM models, converted under the newer name, keep SiLU and are
+   told by their vocabulary. An explicit hidden_activation wins. */
+static bitnet_result bni_hparam_activation(const bni_gguf *g, bni_str arch, bni_hparams *hp, bitnet_error *err)
+{
+    const bni_kv *kv = bni_model_key(g, arch, "hidden_activation");
+    bni_str name;
+    hp->act = hp->family->act;
+    if (kv && kv->type != BNI_KV_STRING)
+        return bni_fail(err, BITNET_ERROR_FORMAT, kv->offset, "key %S is not a string", &kv->key);
+    if (bni_kv_string(kv, &name)) {
+        if (bni_str_equal(name, "relu2"))
+            hp->act = BNI_ACT_RELU2;
+        else if (bni_str_equal(name, "silu"))
+            hp->act = BNI_ACT_SILU;
+        else
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, kv->offset, "activation %S", &name);
+    /* 1bitLLM's models have llama's SPM vocabulary, Microsoft's a BPE one. */
+    } else if (hp->act == BNI_ACT_RELU2 && bni_kv_string(bni_gguf_find(g, "tokenizer.ggml.model"), &name) &&
+               bni_str_equal(name, "llama")) {
+        hp->act = BNI_ACT_SILU;
+    }
+    return BITNET_OK;
+}
+
+/* Everything in hp but n_vocab, which only the embedding's shape tells (bni_bind_ends). Split models are refused
+   before a tensor is missed, for the clearer message. Pooling that isn't known is no reason to refuse: it matters to
+   bitnet_embed only. */
+static bitnet_result bni_model_hparams(const bni_gguf *g, bni_hparams *hp, bitnet_error *err)
+{
+    bni_str arch;
+    bitnet_result r;
+    size_t i;
+    uint64_t v = 0, parts = 0;
+    const bni_kv *kv = bni_gguf_find(g, "general.architecture");
+    memset(hp, 0, sizeof *hp);
+    if (!bni_kv_string(kv, &arch))
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "key general.architecture is missing");
+    for (i = 0; i < sizeof bni_families / sizeof bni_families[0]; i++)
+        if (bni_str_equal(arch, bni_families[i].architecture))
+            hp->family = &bni_families[i];
+    if (!hp->family)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, kv->offset, "architecture %S (bitnet-b1.58, bitnet-25, bitnet "
+                        "and llama are run)", &arch);
+    kv = bni_gguf_find(g, "split.count");
+    if (kv && (!bni_kv_uint(kv, &parts) || parts > 1))
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, kv->offset,
+                        "a model split over %u files (split.count); join them first", parts);
+    r = bni_hparam_sizes(g, arch, hp, err);
+    if (r == BITNET_OK)
+        r = bni_hparam_rope(g, arch, hp, err);
+    if (r == BITNET_OK)
+        r = bni_hparam_activation(g, arch, hp, err);
+    if (r != BITNET_OK)
+        return r;
+    hp->eps = 1e-5f;
+    r = bni_hparam_real(g, arch, "attention.layer_norm_rms_epsilon", 0.0f, 0.5f, &hp->eps, err);
+    if (r != BITNET_OK)
+        return r;
+    if (bni_kv_uint(bni_model_key(g, arch, "pooling_type"), &v) && v < 8)
+        hp->pooling = (int)v;
+    return BITNET_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- binding */
+
+/* "blk.<layer>.<name>.<suffix>" into text [64]. */
+static void bni_layer_name(char *text, int layer, const char *name, const char *suffix)
+{
+    char number[24];
+    size_t n = bni_append(text, 64, 0, bni_str_of("blk."));
+    n = bni_append(text, 64, n, bni_number(number, (uint64_t)layer, 10));
+    n = bni_append(text, 64, n, bni_str_of("."));
+    n = bni_append(text, 64, n, bni_str_of(name));
+    n = bni_append(text, 64, n, bni_str_of("."));
+    bni_append(text, 64, n, bni_str_of(suffix));
+}
+
+/* The tensor of that name with exactly these dimensions (rows 0: a vector); FORMAT where it is missing or another.
+   Marks it bound: what is unmarked in the end is refused. Shapes are compared here once, so that all later code may
+   take the widths from hp. */
+static bitnet_result bni_bind(const bni_gguf *g, const char *name, uint64_t cols, uint64_t rows, bni_tensor **out,
+                              bitnet_error *err)
+{
+    bni_tensor *t = bni_gguf_tensor(g, name);
+    if (!t)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "tensor %s is missing", name);
+    if (t->ne[0] != cols || t->ne[1] != (rows ? rows : 1) || t->ne[2] != 1 || t->ne[3] != 1)
+        return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor %s: shape %u x %u, expected %u x %u", name,
+                        t->ne[0], t->ne[1], cols, rows ? rows : 1);
+    t->bound = 1;
+    *out = t;
+    return BITNET_OK;
+}
+
+/* A vector of norm weights, of a type that bni_load_vector reads. */
+static bitnet_result bni_bind_norm(const bni_gguf *g, const char *name, uint64_t size, bitnet_error *err)
+{
+    bni_tensor *t = NULL;
+    bitnet_result r = bni_bind(g, name, size, 0, &t, err);
+    if (r == BITNET_OK && t->type != BNI_TYPE_F32 && t->type != BNI_TYPE_F16 && t->type != BNI_TYPE_BF16)
+        r = bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset, "tensor %s: a norm of type %s", name,
+                     bni_type_name(t->type));
+    return r;
+}
+
+/* Does the layout cut the tensor into whole blocks? Of A, B, D: 128, 64 and 4 weights, counted over the whole tensor,
+   as blocks run on over the ends of rows; of C: four rows. */
+static int bni_i2s_fits(bitnet_i2s_layout layout, const bni_tensor *t)
+{
+    uint64_t n = bni_tensor_count(t);
+    switch (layout) {
+    case BITNET_I2S_B: return n % 64 == 0;
+    case BITNET_I2S_C: return t->ne[1] % 4 == 0;
+    case BITNET_I2S_D: return n % 4 == 0;
+    default: return n % 128 == 0;
+    }
+}
+
+/* Part p of layer i into layer->part[p], with its optional "<name>.scale" [1] F32, which some converters write beside
+   the scale inside the I2_S tensor: the product of both counts (bni_load_scale). */
+static bitnet_result bni_bind_linear(const bni_gguf *g, bni_layer *layer, int i, int p, const bni_hparams *hp,
+                                     bitnet_i2s_layout layout, bitnet_error *err)
+{
+    const bni_linear_part *part = &bni_linear_parts[p];
+    char name[64];
+    bni_tensor *t = NULL, *scale;
+    bitnet_result r;
+    bni_layer_name(name, i, part->name, "weight");
+    r = bni_bind(g, name, (uint64_t)hp->dim[part->cols], (uint64_t)hp->dim[part->rows], &t, err);
+    if (r != BITNET_OK)
+        return r;
+    if (t->type != BNI_TYPE_I2_S)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset, "tensor %s: type %s (%u); I2_S is run", name,
+                        bni_type_name(t->type), (uint64_t)t->type);
+    if (!bni_i2s_fits(layout, t))
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset,
+                        "tensor %s: %u x %u weights are no whole number of I2_S blocks", name, t->ne[0], t->ne[1]);
+    layer->part[p] = t;
+    bni_layer_name(name, i, part->name, "scale");
+    scale = bni_gguf_tensor(g, name);
+    if (scale)
+        r = bni_bind(g, name, 1, 0, &scale, err);
+    if (r == BITNET_OK && scale && scale->type != BNI_TYPE_F32)
+        r = bni_fail(err, BITNET_ERROR_UNSUPPORTED, scale->info_offset, "tensor %s: not F32", name);
+    return r;
+}
+
+/* A [n_vocab, n_embd] table of a type that >>decode reads. data is set later, by the layout. */
+static bitnet_result bni_bind_table(const bni_gguf *g, const char *name, const bni_hparams *hp, bni_table *table,
+                                    bitnet_error *err)
+{
+    bni_tensor *t = NULL;
+    bitnet_result r = bni_bind(g, name, (uint64_t)hp->n_embd, (uint64_t)hp->n_vocab, &t, err);
+    if (r != BITNET_OK)
+        return r;
+    if (!bni_type_is_decodable(t->type))
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset,
+                        "tensor %s: type %s (F32, F16, BF16, Q8_0, Q6_K and Q4_0 are read)", name, bni_type_name(t->type));
+    table->tensor = t;
+    table->type = (int)t->type;
+    table->n_rows = t->ne[1];
+    table->row_bytes = bni_row_bytes(t->type, t->ne[0]);
+    return BITNET_OK;
+}
+
+/* Binds what stands outside the layers, and takes n_vocab from the embedding. The embedding may have more rows than the
+   tokenizer has tokens (padding to a round number), never fewer: every token must have a row. No output.weight means
+   that the embedding is the output matrix too (tied). */
+static bitnet_result bni_bind_ends(bitnet_model *m, bitnet_error *err)
+{
+    bni_hparams *hp = &m->hp;
+    bni_tensor *t = bni_gguf_tensor(&m->gguf, "token_embd.weight"), *unused = NULL;
+    bitnet_result r;
+    if (!t)
+        return bni_fail(err, BITNET_ERROR_FORMAT, 0, "tensor token_embd.weight is missing");
+    if (t->ne[1] > BNI_MAX_VOCAB || t->ne[1] < (uint64_t)m->tokenizer.n_tokens)
+        return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor token_embd.weight: %u rows for %d tokens",
+                        t->ne[1], (int)m->tokenizer.n_tokens);
+    hp->n_vocab = (int)t->ne[1];
+    r = bni_bind_table(&m->gguf, "token_embd.weight", hp, &m->embedding, err);
+    m->output = m->embedding;
+    if (r == BITNET_OK && bni_gguf_tensor(&m->gguf, "output.weight"))
+        r = bni_bind_table(&m->gguf, "output.weight", hp, &m->output, err);
+    if (r == BITNET_OK)
+        r = bni_bind_norm(&m->gguf, "output_norm.weight", (uint64_t)hp->n_embd, err);
+    if (r == BITNET_OK && bni_gguf_tensor(&m->gguf, "rope_freqs.weight")) {
+        r = bni_bind(&m->gguf, "rope_freqs.weight", (uint64_t)hp->n_rot / 2, 0, &unused, err);
+        if (r == BITNET_OK && unused->type != BNI_TYPE_F32)
+            r = bni_fail(err, BITNET_ERROR_UNSUPPORTED, unused->info_offset, "tensor rope_freqs.weight: not F32");
+    }
+    return r;
+}
+
+/* Binds the layers' tensors and refuses what nothing has bound. layers may be NULL: only checks (a probe). Runs twice
+   in an open: before the block exists, to refuse early, and after, to fill layers[].part. Needs bni_bind_ends before
+   it, or the tensors outside the layers would count as unknown. */
+static bitnet_result bni_bind_layers(bitnet_model *m, bitnet_i2s_layout layout, bitnet_error *err)
+{
+    const bni_hparams *hp = &m->hp;
+    bni_layer scratch;
+    bitnet_result r = BITNET_OK;
+    char name[64];
+    uint64_t t;
+    int i, p;
+    for (i = 0; i < hp->n_layer; i++) {
+        bni_layer *layer = m->layers ? &m->layers[i] : &scratch;
+        for (p = 0; p < BNI_N_PARTS && r == BITNET_OK; p++)
+            r = bni_bind_linear(&m->gguf, layer, i, p, hp, layout, err);
+        for (p = 0; p < BNI_N_NORMS && r == BITNET_OK; p++) {
+            if (bni_norm_parts[p].sub && !hp->family->sub_norms)
+                continue;
+            bni_layer_name(name, i, bni_norm_parts[p].name, "weight");
+            r = bni_bind_norm(&m->gguf, name, (uint64_t)hp->dim[bni_norm_parts[p].size], err);
+        }
+        if (r != BITNET_OK)
+            return r;
+    }
+    /* Only I2_S tensors are repacked; norms are small and tables are counted below. */
+    for (t = 0; t < m->gguf.n_tensors; t++)
+        if (!m->gguf.tensors[t].bound)
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, m->gguf.tensors[t].info_offset,
+                            "tensor %S: not part of a %s model as this version knows it", &m->gguf.tensors[t].name,
+                            hp->family->architecture);
+    return BITNET_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------- layout */
+
+/* Takes every table and matrix from the arena, in execution order: a pass then reads the block from one end to the
+   other, and prefetches that run over the end of a matrix fetch the next one. Run twice; on the second run m->layers is
+   there. Strips are taken raw, as repacking writes every byte; scales and norms cleared, for their padding. */
+static bitnet_result bni_model_layout(bitnet_model *m, bni_arena *a, bitnet_error *err)
+{
+    const bni_hparams *hp = &m->hp;
+    bitnet_result r = bni_tokenizer_build(&m->tokenizer, &m->gguf, a, err);
+    int i, p, s;
+    if (r != BITNET_OK || m->vocab_only)
+        return r;
+    m->layers = (bni_layer *)bni_arena_take(a, (uint64_t)hp->n_layer, sizeof(bni_layer), 8);
+    m->inv_freq = (double *)bni_arena_take(a, (uint64_t)hp->n_rot / 2, sizeof(double), 8);
+    m->output_norm = (float *)bni_arena_take(a, (uint64_t)bni_pad16(hp->n_embd), 4, BNI_BLOCK_ALIGN);
+    for (i = 0; i < hp->n_layer; i++) {
+        bni_layer layer;
+        /* Built on the stack, as the first run has no layers to write to. */
+        memset(&layer, 0, sizeof layer);
+        for (p = 0; p < BNI_N_NORMS; p++)
+            if (!bni_norm_parts[p].sub || hp->family->sub_norms)
+                layer.norm[p] = (float *)bni_arena_take(a, (uint64_t)bni_pad16(hp->dim[bni_norm_parts[p].size]), 4,
+                                                        BNI_BLOCK_ALIGN);
+        for (p = 0; p < BNI_N_PARTS; p++) {
+            bni_linear *l = &layer.linear[bni_linear_parts[p].slot];
+            l->n_strips += bni_pad16(hp->dim[bni_linear_parts[p].rows]) / 16;
+            l->n_cols = bni_pad16(hp->dim[bni_linear_parts[p].cols]);
+        }
+        for (s = 0; s < BNI_N_LINEARS; s++) {
+            bni_linear *l = &layer.linear[s];
+            l->row_scale = (float *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 4, BNI_BLOCK_ALIGN);
+            l->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)l->n_strips, bni_strip_bytes((uint64_t)l->n_cols),
+                                                      BNI_BLOCK_ALIGN);
+        }
+        if (m->layers)
+            m->layers[i] = layer;
+    }
+    if (!m->source.data) {                     /* a reader's tables are copied; a mapping's stay where they are */
+        m->embedding.data = (const uint8_t *)bni_arena_take_raw(a, m->embedding.n_rows, m->embedding.row_bytes,
+                                                                BNI_BLOCK_ALIGN);
+        m->output.data = m->output.tensor == m->embedding.tensor
+                             ? m->embedding.data
+                             : (const uint8_t *)bni_arena_take_raw(a, m->output.n_rows, m->output.row_bytes,
+                                                                   BNI_BLOCK_ALIGN);
+    } else {
+        m->embedding.data = m->source.data + m->embedding.tensor->offset;
+        m->output.data = m->source.data + m->output.tensor->offset;
+    }
+    return BITNET_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- loading */
+
+/* Reads a vector of F32, F16 or BF16 into f32 out [ne[0]]; every value must be finite, so that a NaN found while
+   computing is never the file's fault. out serves as the reader's buffer too: no type here is wider than f32. */
+static bitnet_result bni_load_vector(const bitnet_model *m, const bni_tensor *t, float *out, bitnet_error *err)
+{
+    uint64_t i, n = t->ne[0];
+    const uint8_t *bytes = bni_source_bytes(&m->source, t->offset, t->bytes, out);
+    if (!bytes)
+        return bni_fail(err, BITNET_ERROR_IO, t->offset, "tensor %S can't be read", &t->name);
+    if (t->type == BNI_TYPE_F32) {
+        for (i = 0; i < n; i++)
+            out[i] = bni_load_f32(bytes + 4 * i);
+    } else {                                   /* from the end: out may be where the bytes are */
+        for (i = n; i-- > 0;)
+            out[i] = t->type == BNI_TYPE_F16 ? bni_f16_to_f32(bni_load_u16(bytes + 2 * i))
+                                             : bni_bf16_to_f32(bni_load_u16(bytes + 2 * i));
+    }
+    for (i = 0; i < n; i++)
+        if ((bni_float_bits(out[i]) & 0x7fffffffu) >= 0x7f800000u)
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->offset + i * (t->bytes / n),
+                            "tensor %S: element %u is not finite", &t->name, i);
+    return BITNET_OK;
+}
+
+/* All norm weights. Through the mapping or a reader, small pieces: before the progress callback's bytes begin. */
+static bitnet_result bni_load_norms(bitnet_model *m, bitnet_error *err)
+{
+    const bni_hparams *hp = &m->hp;
+    char name[64];
+    int i, p;
+    bitnet_result r = bni_load_vector(m, bni_gguf_tensor(&m->gguf, "output_norm.weight"), m->output_norm, err);
+    for (i = 0; i < hp->n_layer && r == BITNET_OK; i++)
+        for (p = 0; p < BNI_N_NORMS && r == BITNET_OK; p++)
+            if (m->layers[i].norm[p]) {
+                bni_layer_name(name, i, bni_norm_parts[p].name, "weight");
+                r = bni_load_vector(m, bni_gguf_tensor(&m->gguf, name), m->layers[i].norm[p], err);
+            }
+    return r;
+}
+
+/* inv_freq[i] = theta^(-2i/n_rot) / factor, in double by our own functions (RoFormer, Su et al. 2021); rope_freqs
+   divides each (Llama 3's scaling, as converters write it). Factors out of range are the file's error: 0 would make
+   infinite angles. */
+static bitnet_result bni_load_rope(bitnet_model *m, bitnet_error *err)
+{
+    const bni_tensor *t = bni_gguf_tensor(&m->gguf, "rope_freqs.weight");
+    float factors[BNI_MAX_HEAD_DIM / 2];
+    int i;
+    if (t) {
+        bitnet_result r = bni_load_vector(m, t, factors, err);
+        if (r != BITNET_OK)
+            return r;
+    }
+    for (i = 0; i < m->hp.n_rot / 2; i++) {
+        m->inv_freq[i] = bni_pow(m->hp.theta, -(double)(2 * i) / (double)m->hp.n_rot) / m->hp.rope_factor;
+        if (t && !(factors[i] >= 1e-6f && factors[i] <= 1e6f))
+            return bni_fail(err, BITNET_ERROR_FORMAT, t->offset + 4 * (uint64_t)i,
+                            "tensor rope_freqs.weight: element %d out of range", i);
+        if (t)
+            m->inv_freq[i] = m->inv_freq[i] / (double)factors[i];
+    }
+    return BITNET_OK;
+}
+
+/* One tensor's repacking, shared by jobs that take strips from a counter. */
+typedef struct bni_repack {
+    const uint8_t *data;             /* the I2_S tensor */
+    uint8_t *strips;                 /* [n_strips] where its strips go */
+    uint8_t *codes;                  /* scratch [jobs][n_cols] */
+    uint64_t n_rows, n_cols;         /* of the tensor, without padding */
+    bitnet_i2s_layout layout;
+    uint32_t n_strips;
+    bni_atomic next;                 /* first strip that no job has taken */
+} bni_repack;
+
+#define BNI_REPACK_CHUNK 8           /* strips a job takes at a time: 80 KiB of a 2560-wide matrix */
+
+/* Runs on any thread; index picks the scratch. Strips don't overlap, so jobs share nothing but the counter, and the
+   result doesn't depend on who took what. */
+static void bni_repack_job(void *job, int index)
+{
+    bni_repack *r = (bni_repack *)job;
+    uint8_t *codes = r->codes + (uint64_t)index * r->n_cols;
+    uint32_t s, first;
+    while ((first = bni_atomic_add(&r->next, BNI_REPACK_CHUNK)) < r->n_strips)
+        for (s = first; s < first + BNI_REPACK_CHUNK && s < r->n_strips; s++)
+            bni_r16_from_i2s(r->strips + s * bni_strip_bytes(r->n_cols), s, r->data, r->layout, r->n_rows, r->n_cols,
+                             codes);
+}
+
+/* What loading needs besides the model, in one temporary block. */
+typedef struct bni_loader {
+    const bitnet_model_desc *desc;
+    bitnet_scheduler scheduler;      /* the host's, or pool behind the same signature */
+    bni_pool *pool;                  /* own threads; NULL: the host's */
+    int n_jobs;
+    uint8_t *codes;                  /* scratch of bni_repack */
+    uint8_t *buffer;                 /* the largest tensor, where the file is read */
+    uint64_t done, total;            /* bytes of the tensors that are repacked or copied */
+    void *memory;                    /* the block */
+    uint64_t memory_size;
+} bni_loader;
+
+/* Jobs at a time: n where the host says so, else one per core, at most 16: beyond that memory is the limit, and a
+   library that isn't asked should not take a large machine for itself. */
+BNI_INLINE int bni_default_threads(int n)
+{
+    int cores = n > 0 ? n : bni_cpu_count();
+    int limit = n > 0 ? BNI_MAX_THREADS : 16;
+    return cores < limit ? cores : limit;
+}
+
+/* Sizes and takes the temporary block (measured, then committed, like the others), and starts threads where the host
+   has none. total counts what takes time: matrices to repack and, with a reader, tables to copy. On an error there is
+   nothing to stop. */
+static bitnet_result bni_loader_start(bni_loader *l, const bitnet_model *m, const bitnet_model_desc *d, bitnet_error *err)
+{
+    uint64_t largest = 0, widest = 0, t;
+    bni_arena a;
+    memset(l, 0, sizeof *l);
+    l->desc = d;
+    l->n_jobs = bni_default_threads(d->n_threads);
+    for (t = 0; t < m->gguf.n_tensors; t++) {
+        const bni_tensor *tensor = &m->gguf.tensors[t];
+        if (tensor->type != BNI_TYPE_I2_S)
+            continue;
+        l->total += tensor->bytes;
+        largest = tensor->bytes > largest ? tensor->bytes : largest;
+        widest = tensor->ne[0] > widest ? tensor->ne[0] : widest;
+    }
+    if (!m->source.data)
+        l->total += m->embedding.tensor->bytes +
+                    (m->output.tensor == m->embedding.tensor ? 0 : m->output.tensor->bytes);
+    memset(&a, 0, sizeof a);
+    for (;;) {
+        l->codes = (uint8_t *)bni_arena_take_raw(&a, (uint64_t)l->n_jobs, widest, BNI_BLOCK_ALIGN);
+        l->buffer = (uint8_t *)bni_arena_take_raw(&a, m->source.data ? 0 : largest, 1, BNI_BLOCK_ALIGN);
+        l->pool = (bni_pool *)bni_arena_take(&a, 1, bni_pool_memory(l->n_jobs), BNI_BLOCK_ALIGN);
+        if (a.base)
+            break;
+        l->memory_size = a.used;
+        l->memory = bni_alloc(&m->allocator, a.used, BNI_BLOCK_ALIGN);
+        if (!l->memory)
+            return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory to load (%u bytes)", a.used);
+        a.base = (uint8_t *)l->memory;
+        a.used = 0;
+    }
+    l->scheduler = d->scheduler;
+    if (d->scheduler.parallel_for) {
+        l->pool = NULL;
+    } else {
+        bni_pool_start(l->pool, l->n_jobs);
+        l->scheduler.parallel_for = bni_pool_parallel_for;
+        l->scheduler.step_begin = bni_pool_step_begin;
+        l->scheduler.step_end = bni_pool_step_end;
+        l->scheduler.user = l->pool;
+    }
+    return BITNET_OK;
+}
+
+/* Joins the threads before their memory goes. Open needs them no more: an engine starts its own. */
+static void bni_loader_stop(bni_loader *l, const bitnet_allocator *allocator)
+{
+    if (l->pool && l->memory)
+        bni_pool_stop(l->pool);
+    bni_free(allocator, l->memory, l->memory_size);
+}
+
+/* Tells the host how far loading is; CANCELLED if it says stop. */
+static bitnet_result bni_loader_advance(bni_loader *l, uint64_t bytes, bitnet_error *err)
+{
+    l->done += bytes;
+    if (l->desc->progress && l->desc->progress(l->desc->progress_user, l->done, l->total) != 0)
+        return bni_fail(err, BITNET_ERROR_CANCELLED, 0, "loading was cancelled");
+    return BITNET_OK;
+}
+
+/* The scale of part p of layer i to each of its rows [ne[1]]: the f32 behind the packed weights (2 bits each, so at
+   byte count / 4), times the optional "<name>.scale". One scale per row costs nothing in the kernels and lets parts of
+   one linear differ. Padding rows keep the arena's 0. */
+static bitnet_result bni_load_scale(const bitnet_model *m, int i, int p, const uint8_t *data, float *row_scale,
+                                    bitnet_error *err)
+{
+    const bni_tensor *t = m->layers[i].part[p], *extra;
+    float scale = bni_load_f32(data + bni_tensor_count(t) / 4), factor = 1.0f;
+    uint64_t r;
+    char name[64];
+    bni_layer_name(name, i, bni_linear_parts[p].name, "scale");
+    extra = bni_gguf_tensor(&m->gguf, name);
+    if (extra) {
+        bitnet_result result = bni_load_vector(m, extra, &factor, err);
+        if (result != BITNET_OK)
+            return result;
+        scale = scale * factor;
+    }
+    if ((bni_float_bits(scale) & 0x7fffffffu) >= 0x7f800000u)
+        return bni_fail(err, BITNET_ERROR_FORMAT, t->offset + bni_tensor_count(t) / 4,
+                        "tensor %S: its scale is not finite", &t->name);
+    for (r = 0; r < t->ne[1]; r++)
+        row_scale[r] = scale;
+    return BITNET_OK;
+}
+
+/* Repacks one matrix to strips [first_strip, ...) of its linear, and gives the file's pages back: peak memory is the
+   model plus one matrix, not the model twice. data outlives the jobs, as parallel_for returns when they are done. */
+static bitnet_result bni_load_part(bitnet_model *m, bni_loader *l, int i, int p, int first_strip, bitnet_error *err)
+{
+    bni_linear *linear = &m->layers[i].linear[bni_linear_parts[p].slot];
+    const bni_tensor *t = m->layers[i].part[p];
+    bni_repack job;
+    bitnet_result r;
+    memset(&job, 0, sizeof job);
+    job.data = bni_source_bytes(&m->source, t->offset, t->bytes, l->buffer);
+    if (!job.data)
+        return bni_fail(err, BITNET_ERROR_IO, t->offset, "tensor %S can't be read", &t->name);
+    r = bni_load_scale(m, i, p, job.data, linear->row_scale + 16 * (size_t)first_strip, err);
+    if (r != BITNET_OK)
+        return r;
+    job.n_cols = t->ne[0];
+    job.n_rows = t->ne[1];
+    job.strips = linear->strips + (uint64_t)first_strip * bni_strip_bytes(job.n_cols);
+    job.codes = l->codes;
+    job.layout = l->desc->i2s_layout ? l->desc->i2s_layout : BITNET_I2S_A;
+    job.n_strips = (uint32_t)((job.n_rows + 15) / 16);
+    l->scheduler.parallel_for(l->scheduler.user, bni_repack_job, &job, l->n_jobs);
+    if (m->source.mapped)
+        bni_map_release(job.data, t->bytes);
+    return bni_loader_advance(l, t->bytes, err);
+}
+
+/* In the order of bni_linear_parts; strips[] is where the next part of each slot begins, as bni_model_layout counted.
+   */
+static bitnet_result bni_load_linears(bitnet_model *m, bni_loader *l, bitnet_error *err)
+{
+    bitnet_result r = BITNET_OK;
+    int i, p, strips[BNI_N_LINEARS];
+    for (i = 0; i < m->hp.n_layer && r == BITNET_OK; i++) {
+        memset(strips, 0, sizeof strips);
+        for (p = 0; p < BNI_N_PARTS && r == BITNET_OK; p++) {
+            int slot = bni_linear_parts[p].slot;
+            r = bni_load_part(m, l, i, p, strips[slot], err);
+            strips[slot] += bni_pad16(m->hp.dim[bni_linear_parts[p].rows]) / 16;
+        }
+    }
+    return r;
+}
+
+#define BNI_READ_BYTES (8u << 20)    /* read between two calls of the progress callback */
+
+/* Copies a table out of a file that is read, piece by piece, so that progress moves and a cancel is heard in a table of
+   hundreds of MiB. data is const to everybody else; here it is our own block. */
+static bitnet_result bni_load_table(const bitnet_model *m, bni_loader *l, const bni_table *t, bitnet_error *err)
+{
+    uint8_t *to = (uint8_t *)(uintptr_t)t->data;
+    uint64_t at, n, size = t->tensor->bytes;
+    bitnet_result r = BITNET_OK;
+    for (at = 0; at < size && r == BITNET_OK; at += n) {
+        n = size - at < BNI_READ_BYTES ? size - at : BNI_READ_BYTES;
+        if (!bni_source_bytes(&m->source, t->tensor->offset + at, n, to + at))
+            return bni_fail(err, BITNET_ERROR_IO, t->tensor->offset + at, "tensor %S can't be read", &t->tensor->name);
+        r = bni_loader_advance(l, n, err);
+    }
+    return r;
+}
+
+/* The embedding and the output matrix, where they can't stay in the file. */
+static bitnet_result bni_load_tables(const bitnet_model *m, bni_loader *l, bitnet_error *err)
+{
+    bitnet_result r;
+    if (m->source.data)
+        return BITNET_OK;
+    r = bni_load_table(m, l, &m->embedding, err);
+    if (r == BITNET_OK && m->output.data != m->embedding.data)
+        r = bni_load_table(m, l, &m->output, err);
+    return r;
+}
+
+/* A word-wise FNV-1a: fast enough for a KV cache, good enough against damage and mistakes (not against attackers). The
+   constants are those of the 64-bit FNV-1a; taking 8 bytes at a time and folding the high half in at the end is our own
+   variant. Little-endian loads: the same hash on every machine. */
+static uint64_t bni_digest(uint64_t hash, const void *data, uint64_t n)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    uint64_t i;
+    for (i = 0; i + 8 <= n; i += 8)
+        hash = (hash ^ bni_load_u64(p + i)) * 1099511628211u;
+    for (; i < n; i++)
+        hash = (hash ^ p[i]) * 1099511628211u;
+    return hash ^ (hash >> 32);
+}
+#define BNI_DIGEST_START 14695981039346656037u
+
+/* Of the header and the norms: two models of one shape differ there. The header alone would not do, since fine-tuned
+   models share it; hashing all weights would read the whole file. tables_end leaves the padding behind them out. */
+static uint64_t bni_model_fingerprint(const bitnet_model *m)
+{
+    uint64_t hash = bni_digest(BNI_DIGEST_START, m->gguf.header, m->gguf.tables_end);
+    int i, p, r;
+    for (i = 0; i < m->hp.n_layer; i++)
+        for (p = 0; p < BNI_N_NORMS; p++)
+            for (r = 0; m->layers[i].norm[p] && r < m->hp.dim[bni_norm_parts[p].size]; r++)
+                hash = (hash ^ bni_float_bits(m->layers[i].norm[p][r])) * 1099511628211u;
+    return hash;
+}
+
+/* ---------------------------------------------------------------------------------------------------- info */
+
+/* text to [capacity], cut where it is too long, always NUL-terminated. */
+static void bni_copy_text(char *to, size_t capacity, const char *text) { bni_str_copy(to, capacity, bni_str_of(text)); }
+
+/* What the tables alone tell: also for files that can't be run. Ternary is a file whose matrices inside the layers are
+   all of ternary types; embedding and output matrix rarely are. */
+static void bni_info_file(const bni_gguf *g, bitnet_model_info *info)
+{
+    bni_str s;
+    uint64_t i, n_matrices = 0, n_ternary = 0;
+    int named = 0;
+    memset(info, 0, sizeof *info);
+    info->bos = info->eos = info->eot = -1;
+    if (bni_kv_string(bni_gguf_find(g, "general.architecture"), &s))
+        bni_str_copy(info->architecture, sizeof info->architecture, s);
+    if (bni_kv_string(bni_gguf_find(g, "general.name"), &s))
+        bni_str_copy(info->name, sizeof info->name, s);
+    if (bni_kv_string(bni_gguf_find(g, "tokenizer.ggml.model"), &s))
+        bni_str_copy(info->tokenizer, sizeof info->tokenizer, s);
+    info->n_tensors = (int)g->n_tensors;
+    info->file_bytes = g->file_size;
+    for (i = 0; i < g->n_tensors; i++) {
+        const bni_tensor *t = &g->tensors[i];
+        info->n_parameters += bni_tensor_count(t);
+        if (t->n_dims < 2 || t->name.size < 4 || memcmp(t->name.data, "blk.", 4) != 0)
+            continue;
+        n_matrices++;
+        n_ternary += bni_type_is_ternary(t->type) ? 1 : 0;
+        if (!named) {
+            bni_copy_text(info->linear_type, sizeof info->linear_type, bni_type_name(t->type));
+            named = 1;
+        }
+    }
+    info->is_ternary = n_matrices > 0 && n_ternary == n_matrices;
+}
+
+/* What a prepared model adds: rules in force, sizes, memory. Fits a stack object too (bitnet_model_probe). */
+static void bni_info_model(const bitnet_model *m, bitnet_model_info *info)
+{
+    const bni_hparams *hp = &m->hp;
+    bni_copy_text(info->pre_tokenizer, sizeof info->pre_tokenizer, m->tokenizer.pre_name);
+    bni_copy_text(info->chat_template, sizeof info->chat_template, bni_chat_name(m->chat));
+    info->bos = m->tokenizer.bos;
+    info->eos = m->tokenizer.eos;
+    info->eot = m->tokenizer.eot;
+    info->n_vocab = (int)m->tokenizer.n_tokens;
+    info->model_memory = m->block_size + m->gguf.memory_size + m->source.header_size;
+    if (m->vocab_only)
+        return;
+    bni_copy_text(info->head_type, sizeof info->head_type, bni_type_name((uint32_t)m->output.type));
+    info->n_vocab = hp->n_vocab;
+    info->n_ctx_train = hp->n_ctx_train;
+    info->n_embd = hp->n_embd;
+    info->n_layer = hp->n_layer;
+    info->n_head = hp->n_head;
+    info->n_head_kv = hp->n_head_kv;
+    info->head_dim = hp->head_dim;
+    info->n_ff = hp->n_ff;
+    info->rope_theta = (float)hp->theta;
+    info->norm_eps = hp->eps;
+    info->pooling = hp->pooling;
+    info->tied_output = m->output.tensor == m->embedding.tensor;
+    /* Header, embedding and output matrix: the matrices' pages were given back. */
+    if (m->source.mapped)
+        info->mapped_memory = m->gguf.data_start + m->embedding.tensor->bytes +
+                              (info->tied_output ? 0 : m->output.tensor->bytes);
+}
+
+/* Bytes one token reads: the strips with their scales, the norms, the output matrix; of the embedding it is one row,
+   not counted. Divided by the machine's bandwidth: the least time a token can take. */
+static uint64_t bni_weight_bytes(const bitnet_model *m)
+{
+    uint64_t bytes = m->output.n_rows * m->output.row_bytes + (uint64_t)m->hp.n_embd * 4;
+    int p;
+    for (p = 0; p < BNI_N_PARTS; p++) {
+        uint64_t rows = (uint64_t)bni_pad16(m->hp.dim[bni_linear_parts[p].rows]);
+        bytes += (uint64_t)m->hp.n_layer * (rows / 16 * bni_strip_bytes((uint64_t)m->hp.dim[bni_linear_parts[p].cols]) +
+                                            rows * 4);
+    }
+    for (p = 0; p < BNI_N_NORMS; p++)
+        if (!bni_norm_parts[p].sub || m->hp.family->sub_norms)
+            bytes += (uint64_t)m->hp.n_layer * (uint64_t)m->hp.dim[bni_norm_parts[p].size] * 4;
+    return bytes;
+}
+
+/* ---------------------------------------------------------------------------------------------------- open */
+
+/* Everything that needs no weights: tables, hyper-parameters, tokenizer sizes, bindings. m is a stack object whose
+   arena was only measured; *size is the block that the real one needs. The tokenizer is built first on a copy of the
+   arena: binding needs its number of tokens, and the layout then builds it again in its place. */
+static bitnet_result bni_model_prepare(bitnet_model *m, const bitnet_model_desc *d, uint64_t *size, bitnet_error *err)
+{
+    bni_arena a;
+    bni_str arch;
+    bitnet_i2s_layout layout = d->i2s_layout ? d->i2s_layout : BITNET_I2S_A;
+    bitnet_result r = BITNET_OK;
+    m->vocab_only = d->vocab_only;
+    if ((int)layout < BITNET_I2S_A || (int)layout > BITNET_I2S_D)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "I2_S layout %d", (int)layout);
+    if (d->n_threads < 0 || d->n_threads > BNI_MAX_THREADS)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "%d threads (at most %d)", d->n_threads, BNI_MAX_THREADS);
+    memset(&a, 0, sizeof a);
+    bni_arena_take(&a, 1, sizeof *m, BNI_BLOCK_ALIGN);
+    if (!m->vocab_only)
+        r = bni_model_hparams(&m->gguf, &m->hp, err);
+    if (r == BITNET_OK) {
+        bni_arena tokenizer = a;
+        r = bni_tokenizer_build(&m->tokenizer, &m->gguf, &tokenizer, err);
+    }
+    if (r == BITNET_OK && !m->vocab_only)
+        r = bni_bind_ends(m, err);
+    if (r == BITNET_OK && !m->vocab_only)
+        r = bni_bind_layers(m, layout, err);
+    if (r == BITNET_OK)
+        r = bni_model_layout(m, &a, err);
+    if (r != BITNET_OK)
+        return r;
+    if (a.overflow || (uint64_t)(size_t)a.used != a.used)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "the model does not fit this machine's addresses");
+    m->chat = 0;
+    if (d->chat_template) {
+        m->chat = bni_chat_by_name(d->chat_template);
+        if (m->chat < 0)
+            return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "chat template %s is not known", d->chat_template);
+    } else if (bni_kv_string(bni_gguf_find(&m->gguf, "general.architecture"), &arch)) {
+        m->chat = bni_chat_detect(&m->gguf, &m->tokenizer, arch);
+    }
+    *size = a.used;
+    return BITNET_OK;
+}
+
+/* Opens the source and reads the tables into *m, a cleared stack object. The reader's user points into m itself and is
+   set again wherever m moves. On an error bni_model_release closes what is open. */
+static bitnet_result bni_model_tables(bitnet_model *m, const bitnet_model_desc *d, bitnet_error *err)
+{
+    bitnet_result r;
+    m->allocator = bni_allocator_or_default(d->allocator);
+    m->logger = d->logger;
+    r = bni_source_open(&m->source, d, err);
+    if (m->source.opened)
+        m->source.reader.user = &m->source.file;
+    if (r == BITNET_OK)
+        r = bni_source_parse(&m->source, &m->gguf, &m->allocator, err);
+    if (r == BITNET_OK)
+        r = bni_gguf_check_sizes(&m->gguf, err);
+    return r;
+}
+
+/* Of a stack object (block_size 0) or of a block, which may be half-filled. The allocator is copied out first. */
+static void bni_model_release(bitnet_model *m)
+{
+    bitnet_allocator a = m->allocator;
+    uint64_t size = m->block_size;
+    bni_gguf_close(&m->gguf, &a);
+    bni_source_close(&m->source, &a);
+    if (m->locked)                             /* the pages may go on to others, who did not ask for it */
+        bni_unlock_memory(m, size);
+    if (size)
+        bni_free(&a, m, size);
+}
+
+/* Open without the weights: the first two of the four steps above. UNSUPPORTED becomes an answer, not an error; a file
+   that is damaged stays one. */
+BITNET_API bitnet_result bitnet_model_probe(const bitnet_model_desc *desc, bitnet_model_info *info, bitnet_error *err)
+{
+    bitnet_model m;
+    bitnet_error why;
+    uint64_t size = 0;
+    bitnet_result r;
+    bitnet_model_info unused;
+    if (!desc)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no description");
+    info = info ? info : &unused;
+    memset(&m, 0, sizeof m);
+    memset(&why, 0, sizeof why);
+    r = bni_model_tables(&m, desc, err);
+    if (r == BITNET_OK) {
+        bni_info_file(&m.gguf, info);
+        r = bni_model_prepare(&m, desc, &size, &why);
+        if (r == BITNET_OK) {
+            m.block_size = size;
+            bni_info_model(&m, info);
+            info->is_supported = 1;
+            if (!m.vocab_only)
+                info->weight_bytes = bni_weight_bytes(&m);
+        } else if (r == BITNET_ERROR_UNSUPPORTED) {
+            bni_copy_text(info->unsupported, sizeof info->unsupported, why.text);
+            r = BITNET_OK;
+        } else if (err) {
+            *err = why;
+        }
+    }
+    m.block_size = 0;
+    bni_model_release(&m);
+    return r;
+}
+
+/* The weights: everything after the block is there. Norms and rope come first, since they are small and their errors
+   should not wait for gigabytes. step_begin and step_end keep the pool awake over all matrices. */
+static bitnet_result bni_model_load(bitnet_model *m, const bitnet_model_desc *d, bitnet_error *err)
+{
+    bni_loader loader;
+    bitnet_result r = bni_load_norms(m, err);
+    if (r == BITNET_OK)
+        r = bni_load_rope(m, err);
+    if (r != BITNET_OK)
+        return r;
+    r = bni_loader_start(&loader, m, d, err);
+    if (r == BITNET_OK) {
+        if (loader.scheduler.step_begin)
+            loader.scheduler.step_begin(loader.scheduler.user);
+        r = bni_load_linears(m, &loader, err);
+        if (loader.scheduler.step_end)
+            loader.scheduler.step_end(loader.scheduler.user);
+        if (r == BITNET_OK)
+            r = bni_load_tables(m, &loader, err);
+        bni_loader_stop(&loader, &m->allocator);
+    }
+    m->fingerprint = r == BITNET_OK ? bni_model_fingerprint(m) : 0;
+    return r;
+}
+
+/* Moves the prepared stack object into its block and fills it. *out is set as soon as the block owns source and tables:
+   from then on the caller releases the block, whatever the result. Binding anew, because layers exist only now. */
+static bitnet_result bni_model_commit(bitnet_model *m, const bitnet_model_desc *d, uint64_t size, bitnet_model **out,
+                                      bitnet_error *err)
+{
+    bni_arena a;
+    bitnet_model *block;
+    bitnet_result r;
+    memset(&a, 0, sizeof a);
+    a.base = (uint8_t *)bni_alloc(&m->allocator, size, BNI_BLOCK_ALIGN);
+    if (!a.base)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory for the weights (%u bytes)", size);
+    block = (bitnet_model *)bni_arena_take(&a, 1, sizeof *m, BNI_BLOCK_ALIGN);
+    *block = *m;
+    *out = block;                              /* from here on the block owns what m owned */
+    block->block_size = size;
+    if (block->source.opened)
+        block->source.reader.user = &block->source.file;
+    r = bni_model_layout(block, &a, err);
+    if (r != BITNET_OK || block->vocab_only)
+        return r;
+    r = bni_bind_layers(block, d->i2s_layout ? d->i2s_layout : BITNET_I2S_A, err);
+    if (r == BITNET_OK)
+        r = bni_model_load(block, d, err);
+    block->locked = r == BITNET_OK && d->mlock;
+    if (r == BITNET_OK && d->mlock &&
+        (bni_lock_memory(block, size) != 0 || (block->source.mapped &&
+         bni_lock_memory(block->output.data, block->output.n_rows * block->output.row_bytes) != 0)))
+        bni_notice(&block->logger, BITNET_LOG_WARNING, "the weights could not be locked in memory");
+    return r;
+}
+
+/* The four steps above, after two questions to the machine: does the CPU run the kernels, and does this build compute
+   as IEEE 754 says (>>numbers)? A build that doesn't would give other bits without a word. */
+BITNET_API bitnet_result bitnet_model_open(const bitnet_model_desc *desc, bitnet_model **out, bitnet_error *err)
+{
+    bitnet_model m, *block = NULL;
+    bni_fp_state fp;
+    const char *why = NULL;
+    uint64_t size = 0;
+    bitnet_result r;
+    if (!out)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no place for the model");
+    *out = NULL;
+    if (!desc)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no description");
+    memset(&m, 0, sizeof m);
+    fp = bni_fp_enter();
+    m.kernels = bni_kernels_select(desc->kernels, &why);
+    if (!m.kernels)
+        r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "kernels %s: %s", desc->kernels ? desc->kernels : "auto", why);
+    else if (bni_self_check() != 0)
+        r = bni_fail(err, BITNET_ERROR_BUILD, 0, "this build breaks IEEE arithmetic (compiler flags?): see >>numbers");
+    else
+        r = bni_model_tables(&m, desc, err);
+    if (r == BITNET_OK)
+        r = bni_model_prepare(&m, desc, &size, err);
+    if (r == BITNET_OK)
+        r = bni_model_commit(&m, desc, size, &block, err);
+    bni_fp_leave(fp);
+    if (r != BITNET_OK) {
+        bni_model_release(block ? block : &m);
+        return r;
+    }
+    bni_info_file(&block->gguf, &block->info);
+    bni_info_model(block, &block->info);
+    block->info.is_supported = 1;
+    bni_copy_text(block->info.kernels, sizeof block->info.kernels, block->kernels->name);
+    if (!block->vocab_only)
+        block->info.weight_bytes = bni_weight_bytes(block);
+    *out = block;
+    return BITNET_OK;
+}
+
+/* Engines and threads that still use it are the caller's mistake (>>api); nothing here could tell. */
+BITNET_API void bitnet_model_close(bitnet_model *model)
+{
+    if (model)
+        bni_model_release(model);
+}
+
+BITNET_API void bitnet_model_get_info(const bitnet_model *model, bitnet_model_info *info)
+{
+    *info = model->info;
+}
+
+BITNET_API const char *bitnet_kernels_name(int i, int *usable)
+{
+    const char *name = NULL;
+    int r = bni_kernels_list(i, &name);
+    if (usable)
+        *usable = r == 1;
+    return r < 0 ? NULL : name;
+}
+
+BITNET_API const char *bitnet_chat_template_name(int i)
+{
+    return i >= 0 ? bni_chat_name(i) : NULL;
+}
+/* ======================================================================================================
+   >>transformer    The forward pass
+   ======================================================================================================
+   A pass takes rows, each a (session, position, token), through the model together: row i of every buffer below belongs
+   to row i of the pass, whichever session it is of. One layer of BitNet b1.58 is
+
+       a = norm(x)                      q, k, v = Wq a, Wk a, Wv a       rope(q), rope(k)
+       o = attention(q, k, v)           x = x + Wo norm(o)
+       f = norm(x)                      u = relu(Wg f)^2 * (Wu f)        x = x + Wd norm(u)
+
+   and every product W a quantizes a to int8 first, one scale per row. bni_layer_ops says just that as data: an op
+   names its input, its norm, its matrix. Families differ in the data (a norm they don't have is skipped, another
+   activation, another pairing in rope), not in code.
+
+   An op is a number of units that don't depend on each other: pairs of strips times groups of eight rows, heads times
+   tiles of rows, and so on. bni_pass_advance runs a slice of the current op's units on the engine's threads, and moves
+   on when all are done. Slices are what makes the pass interruptible: a caller with a frame budget gets slices of about
+   half a millisecond, everybody else whole ops. No result depends on the slicing, nor on which thread ran what. */
+
+#define BNI_GROUP 8                  /* rows that share one pass over a strip */
+#define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
+#define BNI_HEAD_BLOCK 128           /* rows of the output matrix in one unit: 640 KiB of F16 at width 2560 */
+#define BNI_MAX_CHUNK 16             /* strip pairs that a job takes at a time */
+#define BNI_SLICE_NS 400000u         /* aim of a slice under a budget */
+
+/* Ops of a pass. */
+enum {
+    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND, BNI_OP_FINAL, BNI_OP_HEAD, BNI_OP_FINISH,
+    BNI_N_OPS
+};
+
+/* Buffers of a row that an op reads or writes. X: the residual stream. H: everything wide and short-lived. */
+enum { BNI_BUFFER_X, BNI_BUFFER_H };
+
+/* One step of a layer, as data. */
+typedef struct bni_op {
+    uint8_t kind;
+    uint8_t buffer;                  /* QUANTIZE reads it, LINEAR writes it (adds to it, where it is X) */
+    uint8_t norm;                    /* QUANTIZE: BNI_NORM_... before it, skipped where the layer has none */
+    uint8_t linear;                  /* LINEAR: BNI_LINEAR_... */
+    uint8_t activate;                /* QUANTIZE: 1: first combine gate and up */
+} bni_op;
+
+static const bni_op bni_layer_ops[] = {
+    {BNI_OP_QUANTIZE, BNI_BUFFER_X, BNI_NORM_ATTN, 0, 0},
+    {BNI_OP_LINEAR, BNI_BUFFER_H, 0, BNI_LINEAR_QKV, 0},
+    {BNI_OP_HEADS, BNI_BUFFER_H, 0, 0, 0},                       /* rope, integers, KV cache */
+    {BNI_OP_ATTEND, BNI_BUFFER_H, 0, 0, 0},
+    {BNI_OP_QUANTIZE, BNI_BUFFER_H, BNI_NORM_ATTN_SUB, 0, 0},
+    {BNI_OP_LINEAR, BNI_BUFFER_X, 0, BNI_LINEAR_OUT, 0},
+    {BNI_OP_QUANTIZE, BNI_BUFFER_X, BNI_NORM_FFN, 0, 0},
+    {BNI_OP_LINEAR, BNI_BUFFER_H, 0, BNI_LINEAR_GATE_UP, 0},
+    {BNI_OP_QUANTIZE, BNI_BUFFER_H, BNI_NORM_FFN_SUB, 0, 1},
+    {BNI_OP_LINEAR, BNI_BUFFER_X, 0, BNI_LINEAR_DOWN, 0}
+};
+#define BNI_N_LAYER_OPS ((int)(sizeof bni_layer_ops / sizeof bni_layer_ops[0]))
+
+/* One row of a pass. */
+typedef struct bni_row {
+    bitnet_session *session;         /* whose it is; the units below never look inside */
+    uint8_t *const *blocks;          /* the session's block table */
+    int32_t token, pos;              /* pos: absolute position, counted from 0 */
+    int32_t last;                    /* 1: the session's last row of this pass */
+    int32_t failed;                  /* 0, or 1 + the layer in which a value was not finite */
+    float *logits;                   /* where its logits go; NULL: none wanted */
+} bni_row;
+
+/* Rows [first, first + n) of one session that attend together: their positions follow each other, so they read the same
+   keys and values but for the last few. */
+typedef struct bni_tile { int32_t first, n; } bni_tile;
+
+/* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
+typedef struct bni_scratch {
+    float *norm;                     /* [widest] */
+    float *scores;                   /* [16][ld_scores] */
+    float *attend;                   /* BNI_ATTEND_SCRATCH */
+    int32_t *sums;                   /* [8][BNI_MAX_CHUNK * 32] */
+    int16_t *k, *v;                  /* [dp] */
+    int16_t *q;                      /* [16][dp] */
+} bni_scratch;
+
+/* The place in the list of ops. kind: BNI_OP_...; layer, op: in bni_layer_ops, while kind is one of a layer's; group:
+   of eight wanted rows, for HEAD. */
+typedef struct bni_place { int layer, op, kind, group; } bni_place;
+
+/* The pass in flight, written by bni_pass_start and bni_pass_advance on the engine's thread only; jobs read it. */
+typedef struct bni_pass {
+    int active;                      /* 1: a pass is in flight */
+    int n_rows, n_tiles, n_wanted, n_hidden;   /* wanted: rows with logits; hidden: rows whose final state is wanted */
+    int n_sessions;                  /* sessions with rows */
+    int heads_per_unit;              /* query heads of one attention unit */
+    bni_place place;
+    uint32_t unit;                   /* first unit of the current op that has not run */
+} bni_pass;
+
+/* The head of the engine's block. Row buffers are written by one unit per row (or strip of a row) and op, so jobs need
+   no locks; what one op writes the next one reads only after parallel_for has returned. */
+struct bitnet_engine {
+    const bitnet_model *model;       /* borrowed; outlives the engine */
+    const bni_kernels *kernels;      /* the model's choice */
+    bitnet_allocator allocator;
+    bitnet_scheduler scheduler;      /* the host's, or pool behind the same signature */
+    bni_pool *pool;                  /* own threads; NULL: the host's */
+    int n_jobs, n_batch, n_ctx;      /* jobs at a time; rows of a pass; positions of the longest session */
+    uint64_t block_size;             /* bytes of this block, for the allocator */
+    bitnet_session *sessions;        /* a list without a ring, newest first: on from here by older */
+    bitnet_session *next;            /* the one that is served first in the next pass */
+    bni_pass pass;
+    bni_row *rows;                   /* [n_batch] */
+    bni_tile *tiles;                 /* [n_batch] */
+    int32_t *wanted;                 /* [n_batch] rows with logits first, then rows with hidden states */
+    bitnet_session **in_pass;        /* [n_batch] */
+    float *x, *h;                    /* [n_batch][x_stride], [n_batch][h_stride] */
+    int x_stride, h_stride;
+    int8_t *q8;                      /* [groups][cols/4][rows of the group][4] */
+    float *q8_scale;                 /* [n_batch] */
+    int32_t *q8_sum;                 /* [n_batch] */
+    int q8_cols;                     /* columns a row has room for */
+    int16_t *q16;                    /* [n_batch][n_head][dp] */
+    float *q16_scale;                /* [n_batch][n_head] */
+    float *rope;                     /* [n_batch][n_rot/2][2] cos, sin */
+    float *row_logits;               /* [8][n_vocab]: logits of rows that only a callback sees */
+    void *sample_scratch;
+    bni_scratch *scratch;            /* [n_jobs] */
+    uint32_t ps_per_work[BNI_N_OPS]; /* picoseconds per unit of bni_op_work, as measured */
+};
+
+/* ------------------------------------------------------------------------------------------------ geometry */
+
+/* Rows of a group: BNI_GROUP, in the last one perhaps fewer. */
+BNI_INLINE int bni_group_rows(const bitnet_engine *e, int group)
+{
+    int left = e->pass.n_rows - group * BNI_GROUP;
+    return left < BNI_GROUP ? left : BNI_GROUP;
+}
+
+/* Groups of a pass; the start of a row's x [x_stride] and h [h_stride], both aligned to 64 bytes as widths are padded.
+   */
+BNI_INLINE int bni_pass_groups(const bitnet_engine *e) { return (e->pass.n_rows + BNI_GROUP - 1) / BNI_GROUP; }
+BNI_INLINE float *bni_row_x(const bitnet_engine *e, int row) { return e->x + (size_t)row * (size_t)e->x_stride; }
+BNI_INLINE float *bni_row_h(const bitnet_engine *e, int row) { return e->h + (size_t)row * (size_t)e->h_stride; }
+
+/* The group's activations, [cols/4][rows of the group][4]: the four columns that one instruction multiplies stand
+   together, and for one group of columns all rows follow each other, as the batch kernels walk them. */
+BNI_INLINE int8_t *bni_group_q8(const bitnet_engine *e, int group)
+{
+    return e->q8 + (size_t)group * BNI_GROUP * (size_t)e->q8_cols;
+}
+
+/* Attention units of one tile: key-value heads times parts of the query heads that share one. */
+BNI_INLINE int bni_tile_units(const bitnet_engine *e)
+{
+    const bni_hparams *hp = &e->model->hp;
+    int shared = hp->n_head / hp->n_head_kv;
+    return hp->n_head_kv * ((shared + e->pass.heads_per_unit - 1) / e->pass.heads_per_unit);
+}
+
+/* Bytes of one block of 64 positions: all layers, all key-value heads. */
+BNI_INLINE uint64_t bni_block_bytes(const bni_hparams *hp)
+{
+    return (uint64_t)hp->n_layer * (uint64_t)hp->n_head_kv * bni_kv_area_size(hp->head_dim);
+}
+
+/* Where a head's area (>>reference) lies in a block, in bytes. Layer first: a pass is in one layer at a time. */
+BNI_INLINE size_t bni_area_offset(const bni_hparams *hp, int layer, int head)
+{
+    return ((size_t)layer * (size_t)hp->n_head_kv + (size_t)head) * bni_kv_area_size(hp->head_dim);
+}
+
+/* Scores of a row: one per position, in whole blocks. */
+BNI_INLINE int bni_score_stride(int n_ctx) { return (n_ctx + 63) & ~63; }
+
+/* ------------------------------------------------------------------------------------------------- the units */
+
+/* Row u: its embedding to x, and the cosines and sines of its position. 256 weights at a time are whole blocks of every
+   type. The padding is cleared, as norms and maxima run over it. The angle is taken in double and the result rounded
+   once: at position 100,000 a float angle would have lost a thousandth of a turn. All layers share them. */
+static void bni_unit_embed(bitnet_engine *e, int u)
+{
+    const bitnet_model *m = e->model;
+    const bni_table *t = &m->embedding;
+    bni_row *row = &e->rows[u];
+    float *x = bni_row_x(e, u), *rope = e->rope + (size_t)u * (size_t)m->hp.n_rot;
+    double s, c;
+    int i, n;
+    for (i = 0; i < m->hp.n_embd; i += 256) {
+        n = m->hp.n_embd - i < 256 ? m->hp.n_embd - i : 256;
+        bni_decode(t->type, t->data + (uint64_t)row->token * t->row_bytes, i, n, x + i);
+    }
+    for (i = m->hp.n_embd; i < e->x_stride; i++)
+        x[i] = 0.0f;
+    for (i = 0; i < m->hp.n_rot / 2; i++) {
+        bni_sincos((double)row->pos * m->inv_freq[i], &s, &c);
+        rope[2 * i] = (float)c;
+        rope[2 * i + 1] = (float)s;
+    }
+}
+
+/* Group u: norm, then int8 with one scale per row: s = 127 / max(max|x|, 1e-5), q = round(x * s) (BitNet b1.58, Ma et
+   al. 2024, "absmax" per token). A value that isn't finite marks the row as failed and goes on with zeros: the other
+   rows of the pass belong to sessions that did nothing wrong. Gate and up are combined in place, over gate. */
+static void bni_unit_quantize(bitnet_engine *e, const bni_op *op, int layer, int u, bni_scratch *scratch)
+{
+    const bni_kernels *k = e->kernels;
+    const bni_hparams *hp = &e->model->hp;
+    const float *w = e->model->layers[layer].norm[op->norm];
+    int n = hp->dim[bni_norm_parts[op->norm].size], n_rows = bni_group_rows(e, u), r;
+    for (r = 0; r < n_rows; r++) {
+        int row = u * BNI_GROUP + r;
+        float *in = op->buffer == BNI_BUFFER_X ? bni_row_x(e, row) : bni_row_h(e, row), amax;
+        uint32_t bits;
+        if (op->activate)
+            /* gate and up lie one after the other, each padded to 16, as their strips do. */
+            k->activate(in, in, in + bni_pad16(n), n, hp->act);
+        if (w)
+            k->rms_norm(scratch->norm, in, w, hp->eps, n);
+        in = w ? scratch->norm : in;
+        /* Padding is 0 and can't be the maximum. */
+        bits = k->max_abs(in, bni_pad16(n));
+        if (bits >= 0x7f800000u) {
+            e->rows[row].failed = e->rows[row].failed ? e->rows[row].failed : layer + 1;
+            memset(in, 0, (size_t)bni_pad16(n) * sizeof *in);
+            bits = 0;
+        }
+        amax = bni_bits_float(bits);
+        e->q8_scale[row] = 127.0f / (amax > 1e-5f ? amax : 1e-5f);
+        e->q8_sum[row] = k->quantize_i8(bni_group_q8(e, u) + 4 * r, 4 * n_rows, in, e->q8_scale[row], n);
+    }
+}
+
+/* Strips [first, last) of a matrix times the rows of a group: exact int32 sums into scratch, then scaled to floats. At
+   most BNI_MAX_CHUNK pairs, 32 rows each, as scratch->sums has room for. Into x the result is added: that is the
+   residual connection, and each element of x gets exactly one addition per op. */
+static void bni_linear_strips(bitnet_engine *e, const bni_op *op, const bni_linear *l, int first, int last, int group,
+                              bni_scratch *scratch)
+{
+    int n = (last - first) * 16, n_rows = bni_group_rows(e, group), r;
+    e->kernels->matmul_r16(scratch->sums, n, l->strips + (size_t)first * bni_strip_bytes((uint64_t)l->n_cols),
+                           last - first, l->n_cols, bni_group_q8(e, group), n_rows, e->q8_sum + group * BNI_GROUP);
+    for (r = 0; r < n_rows; r++) {
+        int row = group * BNI_GROUP + r, add = op->buffer == BNI_BUFFER_X;
+        float *y = add ? bni_row_x(e, row) : bni_row_h(e, row);
+        e->kernels->rescale(y + 16 * (size_t)first, scratch->sums + (size_t)r * (size_t)n, e->q8_scale[row],
+                            l->row_scale + 16 * (size_t)first, n, add);
+    }
+}
+
+/* Units [u, last): unit = pair of strips * groups + group, so that a pair stays in the cache for all groups; with one
+   group, neighbouring pairs go to the kernel as one long run. */
+static void bni_units_linear(bitnet_engine *e, const bni_op *op, int layer, uint32_t u, uint32_t last,
+                             bni_scratch *scratch)
+{
+    const bni_linear *l = &e->model->layers[layer].linear[op->linear];
+    /* Pairs of strips: the kernels read two streams at a time. */
+    uint32_t groups = (uint32_t)bni_pass_groups(e), step = groups == 1 ? last - u : 1;
+    for (; u < last; u += step) {
+        int first = (int)(u / groups) * 2, end = first + (int)step * 2;
+        bni_linear_strips(e, op, l, first, end < l->n_strips ? end : l->n_strips, (int)(u % groups), scratch);
+    }
+}
+
+/* Row u: rope on its q and k heads, attention integers of q, k, v, k and v into the cache. The next position of an odd
+   pair of the cache is cleared where this row is the last one: attention reads values in pairs of positions, and a
+   factor of 0 must meet a number, not whatever the memory held. Two rows of a session may share a pair, in different
+   bytes. 4095 = 2^12 - 1: 128 products of 4095^2 stay below 2^31. */
+static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
+{
+    const bni_hparams *hp = &e->model->hp;
+    const bni_kernels *kern = e->kernels;
+    bni_row *row = &e->rows[u];
+    const float *rope = e->rope + (size_t)u * (size_t)hp->n_rot;
+    float *q = bni_row_h(e, u), *k = q + bni_pad16(hp->dim[BNI_DIM_Q]), *v = k + bni_pad16(hp->dim[BNI_DIM_KV]);
+    uint8_t *block = row->blocks[row->pos / 64];
+    int d = hp->head_dim, dp = bni_pad16(d), head;
+    uint32_t bits = 0, worst = 0;
+    for (head = 0; head < hp->n_head; head++, q += d) {
+        size_t at = (size_t)u * (size_t)hp->n_head + (size_t)head;
+        kern->rope(q, rope, hp->n_rot, hp->family->neox);
+        e->q16_scale[at] = kern->quantize_i16(e->q16 + at * (size_t)dp, q, d, dp, 4095, &bits);
+        worst = bits > worst ? bits : worst;
+    }
+    for (head = 0; head < hp->n_head_kv; head++, k += d, v += d) {
+        float k_scale, v_scale;
+        kern->rope(k, rope, hp->n_rot, hp->family->neox);
+        k_scale = kern->quantize_i16(scratch->k, k, d, dp, 4095, &bits);
+        worst = bits > worst ? bits : worst;
+        v_scale = kern->quantize_i16(scratch->v, v, d, dp, 4095, &bits);
+        worst = bits > worst ? bits : worst;
+        bni_kv_store(block + bni_area_offset(hp, layer, head), d, row->pos % 64, scratch->k, k_scale, scratch->v,
+                     v_scale, row->last);
+    }
+    if (worst >= 0x7f800000u && !row->failed)
+        row->failed = layer + 1;
+}
+
+/* Unit u: one tile of rows, one key-value head, some of the query heads that share it. They read the same keys and
+   values, so up to BNI_ATTEND_ROWS of them go to the kernel as one matrix. The output overwrites q in h: nobody needs
+   those floats any more, q lives on as integers in q16. */
+static void bni_unit_attend(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
+{
+    const bni_hparams *hp = &e->model->hp;
+    int per_tile = bni_tile_units(e), shared = hp->n_head / hp->n_head_kv, per_unit = e->pass.heads_per_unit;
+    const bni_tile *tile = &e->tiles[u / per_tile];
+    int parts = (shared + per_unit - 1) / per_unit, kv_head = u % per_tile / parts, part = u % parts;
+    int head = kv_head * shared + part * per_unit, n_heads = shared - part * per_unit, t, i, n = 0, dp;
+    float scales[BNI_ATTEND_ROWS], *out[BNI_ATTEND_ROWS];
+    int32_t pos[BNI_ATTEND_ROWS];
+    bni_attend a;
+    /* The last part of the shared heads may be smaller. */
+    n_heads = n_heads < per_unit ? n_heads : per_unit;
+    dp = bni_pad16(hp->head_dim);
+    for (t = 0; t < tile->n; t++)
+        for (i = 0; i < n_heads; i++, n++) {
+            int row = tile->first + t;
+            size_t at = (size_t)row * (size_t)hp->n_head + (size_t)(head + i);
+            memcpy(scratch->q + (size_t)n * (size_t)dp, e->q16 + at * (size_t)dp, (size_t)dp * sizeof(int16_t));
+            scales[n] = e->q16_scale[at];
+            pos[n] = e->rows[row].pos;
+            out[n] = bni_row_h(e, row) + (size_t)(head + i) * (size_t)hp->head_dim;
+        }
+    a.q = scratch->q;
+    a.q_scale = scales;
+    a.pos = pos;
+    a.n_rows = n;
+    a.head_dim = hp->head_dim;
+    a.scale = 1.0f / bni_sqrtf((float)hp->head_dim);
+    /* A tile is of one session, so one block table serves all its rows. */
+    a.blocks = (const uint8_t *const *)e->rows[tile->first].blocks;
+    a.area = bni_area_offset(hp, layer, kv_head);
+    a.out = out;
+    a.scores = scratch->scores;
+    a.ld_scores = bni_score_stride(e->n_ctx);
+    a.scratch = scratch->attend;
+    e->kernels->attend(&a);
+}
+
+/* Wanted row u: its final norm, to row u of h, so that the head finds its inputs one after the other. h is free: the
+   last layer's op has gone to x. */
+static void bni_unit_final(bitnet_engine *e, int u)
+{
+    bni_row *row = &e->rows[e->wanted[u]];
+    float *h = bni_row_h(e, u);
+    int n = bni_pad16(e->model->hp.n_embd);
+    e->kernels->rms_norm(h, bni_row_x(e, e->wanted[u]), e->model->output_norm, e->model->hp.eps, e->model->hp.n_embd);
+    if (e->kernels->max_abs(h, n) >= 0x7f800000u) {
+        row->failed = row->failed ? row->failed : e->model->hp.n_layer + 1;
+        memset(h, 0, (size_t)n * sizeof *h);
+    }
+}
+
+/* Block u of the output matrix times the wanted rows of a group. Blocks are written to disjoint parts of the logits.
+   With more than eight wanted rows the matrix is read once per group. */
+static void bni_unit_head(bitnet_engine *e, int group, int u)
+{
+    const bni_table *t = &e->model->output;
+    float *y[BNI_GROUP];
+    int first = u * BNI_HEAD_BLOCK, n = e->model->hp.n_vocab - first, w, i;
+    n = n < BNI_HEAD_BLOCK ? n : BNI_HEAD_BLOCK;
+    for (i = 0, w = group * BNI_GROUP; i < BNI_GROUP && w < e->pass.n_wanted; i++, w++)
+        y[i] = e->rows[e->wanted[w]].logits + first;
+    e->kernels->dot_rows(y, t->type, t->data + (uint64_t)first * t->row_bytes, (size_t)t->row_bytes, n,
+                         bni_row_h(e, group * BNI_GROUP), (size_t)e->h_stride, i, e->model->hp.n_embd);
+}
+
+/* ---------------------------------------------------------------------------------------------------- slices */
+
+/* Units of the op at a place. FINISH is the session section's. */
+static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
+{
+    const bni_pass *pass = &e->pass;
+    switch (p->kind) {
+    case BNI_OP_EMBED: case BNI_OP_HEADS: return (uint32_t)pass->n_rows;
+    case BNI_OP_QUANTIZE: return (uint32_t)bni_pass_groups(e);
+    case BNI_OP_LINEAR: {
+        int strips = e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_strips;
+        return (uint32_t)((strips + 1) / 2) * (uint32_t)bni_pass_groups(e);
+    }
+    case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e));
+    case BNI_OP_FINAL: return (uint32_t)(pass->n_wanted + pass->n_hidden);
+    case BNI_OP_HEAD: return (uint32_t)((e->model->hp.n_vocab + BNI_HEAD_BLOCK - 1) / BNI_HEAD_BLOCK);
+    default: return (uint32_t)pass->n_sessions;
+    }
+}
+
+/* Work of one unit in multiply-adds or the like; only the ratio between units of one kind matters, since the speed is
+   learnt per kind. Attention grows with the position, so a slice's length must be judged where it begins. */
+static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint32_t unit)
+{
+    const bni_hparams *hp = &e->model->hp;
+    int rows = e->pass.n_rows < BNI_GROUP ? e->pass.n_rows : BNI_GROUP;
+    switch (p->kind) {
+    case BNI_OP_EMBED: return (uint64_t)hp->n_embd + 32u * (uint64_t)hp->n_rot;
+    case BNI_OP_QUANTIZE:
+        return (uint64_t)rows * (uint64_t)hp->dim[bni_norm_parts[bni_layer_ops[p->op].norm].size];
+    case BNI_OP_LINEAR:
+        return 32u * (uint64_t)rows * (uint64_t)e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_cols;
+    case BNI_OP_HEADS: return (uint64_t)(hp->dim[BNI_DIM_Q] + 2 * hp->dim[BNI_DIM_KV]);
+    case BNI_OP_ATTEND: {
+        const bni_tile *tile = &e->tiles[unit / (uint32_t)bni_tile_units(e)];
+        return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
+               (uint64_t)(e->rows[tile->first].pos + 64);
+    }
+    case BNI_OP_HEAD: {
+        int n = e->pass.n_wanted - p->group * BNI_GROUP;
+        return (uint64_t)(BNI_HEAD_BLOCK * (n < BNI_GROUP ? n : BNI_GROUP)) * (uint64_t)hp->n_embd;
+    }
+    default: return (uint64_t)hp->n_embd;
+    }
+}
+
+/* Units [next, last) of the op at place, shared by the jobs of one parallel_for; only next changes. */
+typedef struct bni_slice {
+    bitnet_engine *engine;
+    bni_place place;
+    uint32_t last, chunk;
+    bni_atomic next;
+} bni_slice;
+
+/* Units [u, last) of the op at p, on the calling thread. */
+static void bni_slice_run(bitnet_engine *e, const bni_place *p, uint32_t u, uint32_t last, bni_scratch *scratch)
+{
+    const bni_op *op = &bni_layer_ops[p->op];
+    if (p->kind == BNI_OP_LINEAR) {
+        bni_units_linear(e, op, p->layer, u, last, scratch);
+        return;
+    }
+    for (; u < last; u++)
+        switch (p->kind) {
+        case BNI_OP_EMBED: bni_unit_embed(e, (int)u); break;
+        case BNI_OP_QUANTIZE: bni_unit_quantize(e, op, p->layer, (int)u, scratch); break;
+        case BNI_OP_HEADS: bni_unit_heads(e, p->layer, (int)u, scratch); break;
+        case BNI_OP_ATTEND: bni_unit_attend(e, p->layer, (int)u, scratch); break;
+        case BNI_OP_FINAL: bni_unit_final(e, (int)u); break;
+        default: bni_unit_head(e, p->group, (int)u); break;
+        }
+}
+
+/* Takes chunks of units from the slice's counter until none are left. Runs on any thread, also the host's, whose
+   floating-point state is put back. Handing chunks out as they are asked for evens out cores of different speed. */
+static void bni_slice_job(void *job, int index)
+{
+    bni_slice *s = (bni_slice *)job;
+    bni_fp_state fp = bni_fp_enter();
+    uint32_t u;
+    while ((u = bni_atomic_add(&s->next, s->chunk)) < s->last)
+        bni_slice_run(s->engine, &s->place, u, u + s->chunk < s->last ? u + s->chunk : s->last,
+                      &s->engine->scratch[index]);
+    bni_fp_leave(fp);
+}
+
+/* Units a job takes at a time: several chunks per job, so that a thread that loses its core stalls nobody for long; for
+   matrices with one group, enough strips for two far streams (>>kernels); with several, whole pairs of strips. */
+static uint32_t bni_slice_chunk(const bitnet_engine *e, const bni_place *p, uint32_t n)
+{
+    uint32_t groups = (uint32_t)bni_pass_groups(e), chunk;
+    if (p->kind == BNI_OP_LINEAR && groups > 1)
+        return groups;
+    if (p->kind != BNI_OP_LINEAR)
+        return 1;
+    chunk = n / ((uint32_t)e->n_jobs * 6);
+    return chunk < 4 ? 4 : chunk > BNI_MAX_CHUNK ? BNI_MAX_CHUNK : chunk;
+}
+
+/* Runs units [unit, unit + n) of the op at p. A single chunk stays on this thread: waking others would cost more. */
+static void bni_slice_dispatch(bitnet_engine *e, const bni_place *p, uint32_t unit, uint32_t n)
+{
+    bni_slice s;
+    uint32_t jobs;
+    s.engine = e;
+    s.place = *p;
+    s.next = unit;
+    s.last = unit + n;
+    s.chunk = bni_slice_chunk(e, p, n);
+    jobs = (n + s.chunk - 1) / s.chunk;
+    jobs = jobs < (uint32_t)e->n_jobs ? jobs : (uint32_t)e->n_jobs;
+    /* Not worth waking anybody; index 0 is as good as any, since no other job runs. */
+    if (jobs == 1)
+        bni_slice_job(&s, 0);
+    else
+        e->scheduler.parallel_for(e->scheduler.user, bni_slice_job, &s, (int)jobs);
+}
+
+/* How many units of the current op fit into about ns nanoseconds, at least 1, so that every step makes progress. */
+static uint32_t bni_slice_units(const bitnet_engine *e, uint32_t left, uint64_t ns)
+{
+    const bni_place *p = &e->pass.place;
+    uint64_t each = bni_place_work(e, p, e->pass.unit) * e->ps_per_work[p->kind] / 1000 + 1, n = ns / each;
+    return n > left ? left : n < 1 && left > 0 ? 1 : (uint32_t)n;      /* an op without units has none to run */
+}
+
+/* Learns the speed of a kind of op: down at once to the mean, up slowly, since a slice that lost its core says little. */
+static void bni_slice_learn(bitnet_engine *e, int kind, uint64_t work, uint64_t ns)
+{
+    uint64_t old = e->ps_per_work[kind], now = work ? ns * 1000 / work : 0;
+    now = now < old ? (now + old) / 2 : now < old + old / 4 + 1 ? now : old + old / 4 + 1;
+    e->ps_per_work[kind] = (uint32_t)(now < 1 ? 1 : now > 1000000000u ? 1000000000u : now);
+}
+
+/* The place after p: EMBED, the ops of layer 0, of layer 1, ..., FINAL, HEAD per group of wanted rows, FINISH. */
+static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
+{
+    int head_groups = (e->pass.n_wanted + BNI_GROUP - 1) / BNI_GROUP;
+    switch (p.kind) {
+    case BNI_OP_EMBED:
+        p.layer = p.op = 0;
+        break;
+    case BNI_OP_FINAL:
+        p.group = 0;
+        p.kind = head_groups > 0 ? BNI_OP_HEAD : BNI_OP_FINISH;
+        return p;
+    case BNI_OP_HEAD:
+        if (++p.group >= head_groups)
+            p.kind = BNI_OP_FINISH;
+        return p;
+    default:
+        if (++p.op == BNI_N_LAYER_OPS) {
+            p.op = 0;
+            p.layer++;
+        }
+    }
+    p.kind = p.layer < e->model->hp.n_layer ? bni_layer_ops[p.op].kind : (int)BNI_OP_FINAL;
+    return p;
+}
+
+/* ------------------------------------------------------------------------------------------- attention tiles */
+
+/* Cuts the rows into tiles of one session each, and chooses how many heads a unit takes: few enough that every job
+   gets some, at most BNI_ATTEND_ROWS rows. */
+static void bni_pass_tiles(bitnet_engine *e)
+{
+    const bni_hparams *hp = &e->model->hp;
+    bni_pass *pass = &e->pass;
+    int shared = hp->n_head / hp->n_head_kv, per_tile, row, n;
+    pass->heads_per_unit = shared < BNI_ATTEND_ROWS ? shared : BNI_ATTEND_ROWS;
+    per_tile = BNI_ATTEND_ROWS / pass->heads_per_unit;
+    pass->n_tiles = 0;
+    for (row = 0; row < pass->n_rows; row += n) {
+        for (n = 1; n < per_tile && row + n < pass->n_rows && e->rows[row + n].session == e->rows[row].session; n++)
+            continue;
+        e->tiles[pass->n_tiles].first = row;
+        e->tiles[pass->n_tiles].n = n;
+        pass->n_tiles++;
+    }
+    /* Four units per job even out what differs between positions. Sharing keys less is the price. */
+    while (pass->heads_per_unit > 1 && pass->n_tiles * bni_tile_units(e) < 4 * e->n_jobs && e->n_jobs > 1)
+        pass->heads_per_unit = (pass->heads_per_unit + 1) / 2;
+}
+/* ======================================================================================================
+   >>sampler    From a row of logits to a token
+   ======================================================================================================
+   Pure functions: logits, settings, history, position and seed in, token out. Nothing is remembered between calls;
+   the random number is a function of seed and position, so rewinding, forking and loading a session replay the same
+   text without saving a generator.
+
+   The filters are llama.cpp's, in its usual order: penalties, bias, mask, top-k, top-p, min-p, temperature. Their
+   exact definition here:
+   - Candidates have one total order: logit descending, then token id ascending. No tie is left to chance.
+   - The probability of a candidate is weight / sum of weights with weight = floor(2^40 e^-x), an integer, where
+     x = max - logit (after the temperature: times 1 / temperature). Sums of integers don't depend on their order, so
+     no algorithm below has to sort in order to be exact. What falls under 2^-40 of the best candidate is never drawn;
+     of 128,000 candidates all that is lost is less than 1.2e-7.
+   - top-p keeps the shortest prefix of the order that holds at least top_p of the weight.
+   - min-p keeps candidates with x <= -log(min_p).
+   - The draw takes the first candidate of the order whose prefix holds more than u of the weight.
+
+   Both the border of top-p and the draw are one question: which candidate is the first whose prefix holds more than
+   r? bni_mass_find answers it in two passes without sorting the vocabulary: a histogram of weight over x, then a heap
+   over the one bucket that r falls into. Read bni_sample first, then that. */
+
+enum {
+    BNI_SAMPLE_NOT_FINITE = -1,      /* a logit is infinite or not a number */
+    BNI_SAMPLE_NONE_ALLOWED = -2     /* mask and bias leave no token */
+};
+
+#define BNI_WEIGHT_ONE 1099511627776.0f        /* 2^40: 2^23 candidates of full weight stay below 2^63 */
+#define BNI_WEIGHT_RANGE 28                    /* e^-28 * 2^40 = 0.76: no weight from here on */
+#define BNI_BUCKETS_PER_UNIT 16
+#define BNI_BUCKETS (BNI_WEIGHT_RANGE * BNI_BUCKETS_PER_UNIT)
+
+typedef struct bni_candidate { float logit; int32_t token; } bni_candidate;
+
+/* What bni_sample needs besides its input; lies in the scratch memory, aligned to 8. */
+typedef struct bni_sampler {
+    uint64_t bucket[BNI_BUCKETS];    /* weight of the candidates with b <= 16 x < b + 1 */
+    bni_candidate *c;                /* [n] candidates left, in any order once top-k has run */
+    int n;
+    int odd;                         /* 1: a penalty or bias has made a logit infinite or NaN */
+    float max;                       /* largest logit left */
+    float scale;                     /* x = (max - logit) * scale */
+} bni_sampler;
+
+typedef struct bni_sample_args {
+    const float *logits;             /* [n_vocab], never written */
+    int n_vocab;                     /* below 2^23 */
+    const bitnet_sampling *sampling;
+    const bitnet_logit_bias *bias;   /* [n_bias], may be NULL if n_bias is 0; -infinity bans the token */
+    int n_bias;
+    const uint32_t *mask;            /* bit t mod 32 of word t / 32: token t is allowed; NULL: all are */
+    const int32_t *history;          /* [n_history] tokens before the one to be sampled */
+    int n_history;
+    uint64_t position;               /* of the token to be sampled: picks the random number */
+    void *scratch;                   /* bni_sample_scratch(n_vocab) bytes, aligned to 8 */
+} bni_sample_args;
+
+/* Bytes of scratch for a vocabulary: 8 per token, and the histogram. One scratch serves any number of sessions, one
+   call at a time. */
+BNI_UNUSED static uint64_t bni_sample_scratch(int n_vocab)
+{
+    return sizeof(bni_sampler) + (uint64_t)(n_vocab > 0 ? n_vocab : 0) * sizeof(bni_candidate);
+}
+
+/* NULL, or what is wrong with the settings: a constant text. bni_sample itself takes what comes without harm. */
+BNI_UNUSED static const char *bni_sampling_check(const bitnet_sampling *s)
+{
+    const float field[6] = { s->temperature, s->top_p, s->min_p, s->repeat_penalty, s->frequency_penalty,
+                             s->presence_penalty };
+    int i;
+    for (i = 0; i < 6; i++)
+        if ((bni_float_bits(field[i]) & 0x7fffffffu) >= 0x7f800000u)
+            return "a sampling setting is not finite";
+    if (s->temperature < 0.0f)
+        return "temperature is negative";
+    if (s->top_k < 0)
+        return "top_k is negative";
+    if (s->top_p < 0.0f || s->top_p > 1.0f)
+        return "top_p is not in 0 .. 1";
+    if (s->min_p < 0.0f || s->min_p > 1.0f)
+        return "min_p is not in 0 .. 1";
+    if (s->repeat_penalty < 0.0f)
+        return "repeat_penalty is negative";
+    if (s->repeat_last_n < -1)
+        return "repeat_last_n is below -1";
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------- order, and heaps in it */
+
+/* 1 if a comes before b: more likely, or as likely with the lower id. */
+BNI_INLINE int bni_before(bni_candidate a, bni_candidate b)
+{
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+/* Restores the heap c [n] after c[i] has changed for something that belongs further down. best_first 1: the root
+   is the first candidate in the order; 0: the last. */
+static void bni_heap_sift(bni_candidate *c, int n, int i, int best_first)
+{
+    bni_candidate moving = c[i];
+    int child;
+    while ((child = 2 * i + 1) < n) {
+        if (child + 1 < n && bni_before(c[child + 1], c[child]) == best_first)
+            child++;
+        if (bni_before(moving, c[child]) == best_first)
+            break;
+        c[i] = c[child];
+        i = child;
+    }
+    c[i] = moving;
+}
+
+/* Orders c [n] as a heap, from the last parent up to the root: O(n). */
+static void bni_heap_make(bni_candidate *c, int n, int best_first)
+{
+    int i;
+    for (i = n / 2 - 1; i >= 0; i--)
+        bni_heap_sift(c, n, i, best_first);
+}
+
+/* Keeps the first k candidates of the order, in any order; they come with ids ascending. A heap whose root is the last
+   of them: a later candidate loses a tie with it, so most are dismissed by one comparison.
+   O(n + k log k log(n / k)) on input in random order. */
+static void bni_keep_top(bni_sampler *s, int k)
+{
+    bni_candidate *c = s->c;
+    int i;
+    if (k >= s->n)
+        return;
+    bni_heap_make(c, k, 0);
+    for (i = k; i < s->n; i++) {
+        if (!(c[i].logit > c[0].logit))
+            continue;
+        c[0] = c[i];
+        bni_heap_sift(c, k, 0, 0);
+    }
+    s->n = k;
+}
+
+/* -------------------------------------------------------------------------------------------- integer weights */
+
+/* How far a candidate lies behind the best, in units of the exponent: 0 or more, perhaps infinite, never NaN.
+   It falls with the logit, so that buckets of x are runs of the order. */
+BNI_INLINE float bni_distance(const bni_sampler *s, float logit)
+{
+    return bni_mulf(s->max - logit, s->scale);
+}
+
+/* floor(2^40 e^-x) for 0 <= x < BNI_WEIGHT_RANGE. The product is exact (a power of two), the conversion cuts. Signed
+   on the way, because that is one instruction on every machine. */
+BNI_INLINE uint64_t bni_weight(float x)
+{
+    return (uint64_t)(int64_t)(bni_expf(-x) * BNI_WEIGHT_ONE);
+}
+
+/* Fills the histogram. Result: the sum of all weights, at least 2^40, as the best candidate alone has that. The test
+   is written so that a distance too large for int, infinity included, never reaches the conversion. */
+static uint64_t bni_mass_total(bni_sampler *s)
+{
+    uint64_t total = 0, w;
+    float x;
+    int i;
+    memset(s->bucket, 0, sizeof s->bucket);
+    for (i = 0; i < s->n; i++) {
+        x = bni_distance(s, s->c[i].logit);
+        if (!(x < (float)BNI_WEIGHT_RANGE))
+            continue;
+        w = bni_weight(x);
+        s->bucket[(int)(x * (float)BNI_BUCKETS_PER_UNIT)] += w;
+        total += w;
+    }
+    return total;
+}
+
+/* The first candidate of the order whose prefix, itself included, has a weight above r; r below the total of the
+   bni_mass_total that came right before. Buckets are runs of the order, so walking down the histogram leads to the
+   bucket, and popping its candidates best first leads to the one. With real logits a bucket holds few; the worst
+   case, all logits equal, is one bucket and a heap sort. Permutes the candidates, which no other step minds. */
+static bni_candidate bni_mass_find(bni_sampler *s, uint64_t r)
+{
+    bni_candidate *c = s->c, swap;
+    int b = 0, i, m = 0;
+    uint64_t w;
+    float x;
+    while (b < BNI_BUCKETS - 1 && r >= s->bucket[b])
+        r -= s->bucket[b++];
+    for (i = 0; i < s->n; i++) {     /* the bucket's candidates to the front */
+        x = bni_distance(s, c[i].logit);
+        if (!(x < (float)BNI_WEIGHT_RANGE) || (int)(x * (float)BNI_BUCKETS_PER_UNIT) != b)
+            continue;
+        swap = c[m];
+        c[m++] = c[i];
+        c[i] = swap;
+    }
+    bni_heap_make(c, m, 1);
+    while (m > 1) {                  /* pop them in order: c[m] is the one just passed */
+        w = bni_weight(bni_distance(s, c[0].logit));
+        if (r < w)
+            break;
+        r -= w;
+        swap = c[0];
+        c[0] = c[--m];
+        c[m] = swap;
+        bni_heap_sift(c, m, 0, 1);
+    }
+    return c[0];
+}
+
+/* ------------------------------------------------------------------------------------------------- the filters */
+
+/* Candidates 0 .. n_vocab - 1 in their place. Result: 1 if all logits are finite. The exponent's largest value
+   marks infinities and NaNs, and an integer maximum can't be fooled by them. */
+static int bni_fill(bni_sampler *s, const float *logits, int n_vocab)
+{
+    uint32_t bits, largest = 0;
+    int i;
+    for (i = 0; i < n_vocab; i++) {
+        s->c[i].logit = logits[i];
+        s->c[i].token = i;
+        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
+    }
+    s->n = n_vocab;
+    return largest < 0x7f800000u;
+}
+
+/* The same as fill, mask and bni_keep_top in one reading of the logits, for the many cases that change no logit.
+   Result: 1 if all logits are finite. A NaN beats nothing, and is found by its bits. */
+static int bni_fill_top(bni_sampler *s, const float *logits, int n_vocab, const uint32_t *mask, int k)
+{
+    float root = bni_bits_float(0xff800000u);  /* -infinity until there are k */
+    uint32_t bits, largest = 0;
+    int i, n = 0, at;
+    for (i = 0; i < n_vocab; i++) {
+        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
+        if (!(logits[i] > root) || (mask && !(mask[i >> 5] >> (i & 31) & 1u)))
+            continue;
+        at = n < k ? n++ : 0;
+        s->c[at].logit = logits[i];
+        s->c[at].token = i;
+        if (n < k)
+            continue;
+        if (at == 0)
+            bni_heap_sift(s->c, k, 0, 0);
+        else
+            bni_heap_make(s->c, k, 0);         /* once, with the k-th */
+        root = s->c[0].logit;
+    }
+    s->n = n;
+    return largest < 0x7f800000u;
+}
+
+/* Changes the logit of token t, which still stands in its place. */
+BNI_INLINE void bni_set_logit(bni_sampler *s, uint32_t t, float logit)
+{
+    s->c[t].logit = logit;
+    if ((bni_float_bits(logit) & 0x7fffffffu) >= 0x7f800000u)
+        s->odd = 1;
+}
+
+/* 1 if a penalty or a bias may change a logit. */
+BNI_INLINE int bni_changes_logits(const bni_sample_args *a)
+{
+    const bitnet_sampling *set = a->sampling;
+    return a->n_bias > 0 || (set->repeat_penalty != 0.0f && set->repeat_penalty != 1.0f) ||
+           set->frequency_penalty != 0.0f || set->presence_penalty != 0.0f;
+}
+
+/* Lowers the logits of tokens among the last repeat_last_n of the history: divided by repeat_penalty (multiplied if
+   negative, which lowers it too; Keskar et al., CTRL, 2019), minus frequency_penalty * count, minus presence_penalty.
+   O(window) and no table: candidates still stand in their token's place, so their token fields can count. */
+static void bni_penalize(bni_sampler *s, const bni_sample_args *a)
+{
+    const bitnet_sampling *set = a->sampling;
+    float repeat = set->repeat_penalty > 0.0f ? set->repeat_penalty : 1.0f, drop, v;
+    int last_n = set->repeat_last_n == 0 ? 64 : set->repeat_last_n;
+    int first = last_n < 0 || last_n > a->n_history ? 0 : a->n_history - last_n;
+    uint32_t t, n = (uint32_t)s->n;
+    int i;
+    for (i = first; i < a->n_history; i++)
+        if ((t = (uint32_t)a->history[i]) < n)
+            s->c[t].token = 0;
+    for (i = first; i < a->n_history; i++)
+        if ((t = (uint32_t)a->history[i]) < n)
+            s->c[t].token++;
+    for (i = first; i < a->n_history; i++) {
+        t = (uint32_t)a->history[i];
+        if (t >= n || s->c[t].token == 0)      /* 0: done when it was met before */
+            continue;
+        drop = bni_mulf((float)s->c[t].token, set->frequency_penalty) + set->presence_penalty;
+        v = s->c[t].logit;
+        v = v > 0.0f ? v / repeat : bni_mulf(v, repeat);
+        bni_set_logit(s, t, v - drop);
+        s->c[t].token = 0;
+    }
+    for (i = first; i < a->n_history; i++)
+        if ((t = (uint32_t)a->history[i]) < n)
+            s->c[t].token = (int32_t)t;
+}
+
+/* Adds the bias of each entry in turn; a token may occur more than once. Tokens outside the vocabulary are ignored. */
+static void bni_add_bias(bni_sampler *s, const bni_sample_args *a)
+{
+    uint32_t t;
+    int i;
+    for (i = 0; i < a->n_bias; i++)
+        if ((t = (uint32_t)a->bias[i].token) < (uint32_t)s->n)
+            bni_set_logit(s, t, s->c[t].logit + a->bias[i].bias);
+}
+
+/* Drops what the mask or a bias of -infinity forbids; the others keep their order. Result: 1, or 0 if a penalty or
+   bias has made a logit infinite or NaN otherwise. */
+static int bni_apply_mask(bni_sampler *s, const uint32_t *mask)
+{
+    uint32_t bits;
+    int i, m = 0;
+    for (i = 0; i < s->n; i++) {
+        if (mask && !(mask[i >> 5] >> (i & 31) & 1u))
+            continue;
+        bits = bni_float_bits(s->c[i].logit);
+        if ((bits & 0x7fffffffu) >= 0x7f800000u) {
+            if (bits != 0xff800000u)
+                return 0;
+            continue;
+        }
+        s->c[m++] = s->c[i];
+    }
+    s->n = m;
+    return 1;
+}
+
+/* All steps up to and including top-k; greedy is top-k with k = 1. Result: 0, or an error as bni_sample's. */
+static int bni_collect(bni_sampler *s, const bni_sample_args *a)
+{
+    int k = !(a->sampling->temperature > 0.0f) ? 1 : a->sampling->top_k > 0 ? a->sampling->top_k : a->n_vocab;
+    int finite, changes = bni_changes_logits(a);
+    if (!changes && k < a->n_vocab) {
+        finite = bni_fill_top(s, a->logits, a->n_vocab, a->mask, k);
+    } else {
+        finite = bni_fill(s, a->logits, a->n_vocab);
+        s->odd = 0;
+        if (finite && changes) {
+            bni_penalize(s, a);
+            bni_add_bias(s, a);
+        }
+        if (finite && (s->odd || a->mask))
+            finite = bni_apply_mask(s, a->mask);
+        if (finite)
+            bni_keep_top(s, k);
+    }
+    return !finite ? BNI_SAMPLE_NOT_FINITE : s->n <= 0 ? BNI_SAMPLE_NONE_ALLOWED : 0;
+}
+
+/* The first candidate of the order; n > 0. One comparison dismisses nearly all. */
+static bni_candidate bni_best(const bni_sampler *s)
+{
+    bni_candidate best = s->c[0];
+    int i;
+    for (i = 1; i < s->n; i++)
+        if (s->c[i].logit >= best.logit && bni_before(s->c[i], best))
+            best = s->c[i];
+    return best;
+}
+
+/* Keeps the shortest prefix of the order that holds at least top_p of the weight: up to and including the first
+   candidate whose prefix exceeds target - 1. Always keeps one. As llama.cpp does it, before the temperature. */
+static void bni_apply_top_p(bni_sampler *s, float top_p)
+{
+    uint64_t total, target;
+    bni_candidate border;
+    int i, m = 0;
+    s->scale = 1.0f;
+    total = bni_mass_total(s);
+    target = (uint64_t)(int64_t)((double)top_p * (double)(int64_t)total);
+    border = bni_mass_find(s, target > 0 ? target - 1 : 0);
+    for (i = 0; i < s->n; i++)
+        if (!bni_before(border, s->c[i]))
+            s->c[m++] = s->c[i];
+    s->n = m;
+}
+
+/* Keeps candidates at least min_p times as likely as the best (Nguyen et al., 2024), told by the distance of logits
+   instead of two exponentials each. Always keeps the best. */
+static void bni_apply_min_p(bni_sampler *s, float min_p)
+{
+    float reach = min_p < 1.0f ? -bni_logf(min_p) : 0.0f;
+    int i, m = 0;
+    for (i = 0; i < s->n; i++)
+        if (s->max - s->c[i].logit <= reach)
+            s->c[m++] = s->c[i];
+    s->n = m;
+}
+
+/* The next token, or BNI_SAMPLE_NOT_FINITE, or BNI_SAMPLE_NONE_ALLOWED. A function of its arguments alone, the same on
+   every machine; runs inside bni_fp_enter. Time for 128,256 logits: greedy or top-k 40 about 0.1 ms, all candidates
+   about 1.2 ms. */
+BNI_UNUSED static int32_t bni_sample(const bni_sample_args *a)
+{
+    const bitnet_sampling *set = a->sampling;
+    bni_sampler *s = (bni_sampler *)a->scratch;
+    bni_candidate best;
+    uint64_t total, r;
+    int result;
+    s->c = (bni_candidate *)(void *)(s + 1);
+    result = bni_collect(s, a);      /* penalties, bias, mask, top-k */
+    if (result < 0)
+        return result;
+    best = bni_best(s);
+    if (!(set->temperature > 0.0f) || s->n == 1)
+        return best.token;
+    s->max = best.logit;
+    if (set->top_p > 0.0f && set->top_p < 1.0f)
+        bni_apply_top_p(s, set->top_p);
+    if (set->min_p > 0.0f)
+        bni_apply_min_p(s, set->min_p);
+    /* below 1e-30 the reciprocal could overflow, and 0 * infinity is no distance; nobody sees the difference */
+    s->scale = set->temperature > 1e-30f ? 1.0f / set->temperature : 1e30f;
+    total = bni_mass_total(s);
+    /* u < 1, but u * total may round up to total where total has more than 53 bits */
+    r = (uint64_t)(int64_t)(bni_random_unit(set->seed, a->position) * (double)(int64_t)total);
+    return bni_mass_find(s, r < total ? r : total - 1).token;
+}
+
+/* ------------------------------------------------------------------------------------- probabilities to report */
+
+/* Log-softmax of the raw logits [n_vocab], natural logarithm: *logprob of token (may be NULL), and the n_top most
+   likely tokens into top, best first (n_top <= BITNET_MAX_LOGPROBS; as many as there are). No sampling setting
+   takes part. Result: entries of top, or BNI_SAMPLE_NOT_FINITE. The sum is of integer weights, so exact to 1.2e-7. */
+BNI_UNUSED static int bni_logprobs(const float *logits, int n_vocab, int32_t token, float *logprob,
+                                   bitnet_logprob *top, int n_top)
+{
+    bni_candidate best[BITNET_MAX_LOGPROBS], next;
+    uint64_t total = 0;
+    uint32_t bits, largest = 0;
+    double log_total;
+    float max = n_vocab > 0 ? logits[0] : 0.0f, x;
+    int i, j, n = 0;
+    for (i = 0; i < n_vocab; i++) {
+        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
+        max = logits[i] > max ? logits[i] : max;
+    }
+    if (n_vocab <= 0 || largest >= 0x7f800000u)
+        return BNI_SAMPLE_NOT_FINITE;
+    n_top = n_top < BITNET_MAX_LOGPROBS ? n_top : BITNET_MAX_LOGPROBS;
+    for (i = 0; i < n_vocab; i++) {
+        x = max - logits[i];
+        if (x < (float)BNI_WEIGHT_RANGE)
+            total += bni_weight(x);
+        next.logit = logits[i];
+        next.token = i;
+        if (n_top <= 0 || (n == n_top && !bni_before(next, best[n - 1])))
+            continue;
+        j = n < n_top ? n++ : n - 1; /* insert from behind; the last of a full list falls out */
+        for (; j > 0 && bni_before(next, best[j - 1]); j--)
+            best[j] = best[j - 1];
+        best[j] = next;
+    }
+    log_total = bni_log((double)(int64_t)total / (double)BNI_WEIGHT_ONE);
+    for (i = 0; i < n; i++) {
+        top[i].token = best[i].token;
+        top[i].logprob = (float)(((double)best[i].logit - (double)max) - log_total);
+    }
+    if (logprob && token >= 0 && token < n_vocab)
+        *logprob = (float)(((double)logits[token] - (double)max) - log_total);
+    return n;
+}
+/* ======================================================================================================
+   >>stream    From tokens to text that can be shown
+   ======================================================================================================
+   A token is a string of bytes, and its borders fall anywhere: inside a UTF-8 character, inside a stop string. What
+   a program wants is text: valid UTF-8, piece by piece, that never has to be taken back. So three small machines in a
+   row:
+   1. a UTF-8 decoder that passes on whole characters, and U+FFFD for each maximal piece of garbage (as the WHATWG
+      encoding standard and Unicode 3.9, D93b, recommend);
+   2. a matcher that looks for stop strings in what comes out of it;
+   3. a hold: the longest end of the text that may still become a stop string stays back until that is decided.
+
+   The result doesn't depend on where tokens end. The stop string that *ends* first wins, and of those that end
+   at the same byte the longest. No byte of it is ever released, nor anything after it. (The one that starts
+   first can't be the rule: whether it will be completed is not known yet.) */
+
+enum { BNI_STREAM_KEEP = BITNET_MAX_STOP_BYTES };
+
+/* Lives in memory of the caller, bni_stream_memory(max_bytes) bytes; the text's buffer stands behind it. */
+typedef struct bni_stream {
+    const char *stop[BITNET_MAX_STOPS];        /* [n_stops], the caller's, until the next reset */
+    size_t stop_size[BITNET_MAX_STOPS];
+    int n_stops;
+    int stopped;                     /* index of the stop string found, plus 1; 0: none */
+    size_t max_bytes;                /* longest input of one push */
+    char *buffer;                    /* what was held, then what is new */
+    size_t n_buffer;
+    char held[BNI_STREAM_KEEP];      /* text not yet released: a proper prefix of a stop string */
+    size_t n_held;
+    uint8_t pending[4];              /* the bytes so far of an incomplete character */
+    int n_pending, n_missing;        /* and how many it lacks */
+    uint8_t low, high;               /* bounds of its next byte */
+    const char *text;                /* the piece to release: valid UTF-8 and a NUL, until the next call */
+    size_t size;                     /* of text, without the NUL */
+} bni_stream;
+
+/* Bytes that one push may add to the text: each byte of input becomes at most U+FFFD's three, and so does an
+   incomplete character from before. */
+BNI_INLINE uint64_t bni_stream_growth(uint64_t max_bytes) { return 3 * max_bytes + 3; }
+
+/* Bytes of a stream whose pushes have at most max_bytes each; to be aligned to 8. */
+BNI_UNUSED static uint64_t bni_stream_memory(uint64_t max_bytes)
+{
+    return sizeof(bni_stream) + BNI_STREAM_KEEP + bni_stream_growth(max_bytes) + 8;
+}
+
+/* ------------------------------------------------------------------------------------------- 2. stop strings */
+
+/* Appends one byte of the text and looks whether it completes a stop string: then that is cut off, and stopped is
+   set. Stop strings are compared from the end of the buffer, which holds at least as much as matches one so far. */
+static void bni_stream_append(bni_stream *s, uint8_t byte)
+{
+    size_t best = 0, n;
+    int i;
+    if (s->stopped)
+        return;
+    s->buffer[s->n_buffer++] = (char)byte;
+    for (i = 0; i < s->n_stops; i++) {
+        n = s->stop_size[i];
+        if (n <= best || n > s->n_buffer || (uint8_t)s->stop[i][n - 1] != byte ||
+            memcmp(s->buffer + s->n_buffer - n, s->stop[i], n) != 0)
+            continue;
+        best = n;
+        s->stopped = i + 1;
+    }
+    s->n_buffer -= best;
+}
+
+/* Length of the longest end of the buffer that is the beginning of a stop string, but not all of it. Such an end
+   starts with a stop string's first byte, so it never starts inside a character. Plain comparisons: stop strings are
+   few and short, and nearly all fail at the first byte. */
+static size_t bni_stream_open(const bni_stream *s)
+{
+    size_t n, longest = 0, size;
+    int i;
+    for (i = 0; i < s->n_stops; i++) {
+        size = s->stop_size[i] - 1 < s->n_buffer ? s->stop_size[i] - 1 : s->n_buffer;
+        for (n = size; n > longest; n--) {
+            if (s->buffer[s->n_buffer - n] != s->stop[i][0])
+                continue;
+            if (memcmp(s->buffer + s->n_buffer - n, s->stop[i], n) == 0)
+                longest = n;         /* ends the loop */
+        }
+    }
+    return longest;
+}
+
+/* ----------------------------------------------------------------------------------------- 1. UTF-8 decoder */
+
+/* U+FFFD (ef bf bd) for the incomplete character, if there is one. */
+static void bni_stream_drop_pending(bni_stream *s)
+{
+    if (s->n_pending == 0)
+        return;
+    s->n_pending = 0;
+    bni_stream_append(s, 0xef);
+    bni_stream_append(s, 0xbf);
+    bni_stream_append(s, 0xbd);
+}
+
+/* Takes the first byte of a character. The bounds of the second byte exclude overlong forms (e0, f0), surrogates
+   (ed) and what lies beyond U+10FFFF (f4): Unicode table 3-7. */
+static void bni_stream_first_byte(bni_stream *s, uint8_t b)
+{
+    s->low = b == 0xe0 ? 0xa0 : b == 0xf0 ? 0x90 : 0x80;
+    s->high = b == 0xed ? 0x9f : b == 0xf4 ? 0x8f : 0xbf;
+    s->pending[0] = b;
+    s->n_pending = 1;
+    s->n_missing = b < 0xc2 || b > 0xf4 ? 0 : b < 0xe0 ? 1 : b < 0xf0 ? 2 : 3;
+    if (b < 0x80) {
+        s->n_pending = 0;
+        bni_stream_append(s, b);
+    } else if (s->n_missing == 0) {
+        bni_stream_drop_pending(s);
+    }
+}
+
+/* One byte of input. A byte that can't continue the character at hand ends it as garbage, and is looked at again as
+   the first of the next: so a piece of garbage is maximal, but swallows nothing that could be text. Only the second
+   byte has bounds of its own. */
+static void bni_stream_byte(bni_stream *s, uint8_t b)
+{
+    int i;
+    if (s->n_pending > 0 && (b < s->low || b > s->high))
+        bni_stream_drop_pending(s);
+    if (s->n_pending == 0) {
+        bni_stream_first_byte(s, b);
+        return;
+    }
+    s->pending[s->n_pending++] = b;
+    s->low = 0x80;
+    s->high = 0xbf;
+    if (--s->n_missing > 0)
+        return;
+    for (i = 0; i < s->n_pending; i++)
+        bni_stream_append(s, s->pending[i]);
+    s->n_pending = 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ 3. the hold */
+
+/* Splits the buffer into the piece to release and the part to hold, which moves out of the way of the NUL and comes
+   back to the front of the buffer with the next push. */
+static void bni_stream_release(bni_stream *s, size_t hold)
+{
+    s->text = s->buffer;
+    s->size = s->n_buffer - hold;
+    memcpy(s->held, s->buffer + s->size, hold);
+    s->n_held = hold;
+    s->buffer[s->size] = '\0';
+}
+
+/* Prepares for a new text. stops [n_stops] strings with NULs, which must stay until the next reset. Result: 0, or
+   -1 with no stop strings set where one is empty, longer than BITNET_MAX_STOP_BYTES, or not valid UTF-8 (it could
+   never be found), or where there are more than BITNET_MAX_STOPS.
+   Valid UTF-8 is what the decoder passes on unchanged, which never makes it longer. */
+static int bni_stream_reset(bni_stream *s, const char *const *stops, int n_stops)
+{
+    size_t i, n;
+    int k, valid = n_stops >= 0 && n_stops <= BITNET_MAX_STOPS && (stops || n_stops == 0);
+    s->n_stops = s->stopped = s->n_pending = s->n_missing = 0;
+    s->n_held = s->n_buffer = s->size = 0;
+    s->text = s->buffer;
+    s->buffer[0] = '\0';
+    for (k = 0; valid && k < n_stops; k++) {
+        n = stops[k] ? strlen(stops[k]) : 0;
+        valid = n > 0 && n <= BITNET_MAX_STOP_BYTES;
+        for (i = 0; valid && i < n && s->n_buffer <= i; i++)
+            bni_stream_byte(s, (uint8_t)stops[k][i]);
+        valid = valid && s->n_buffer == n && memcmp(s->buffer, stops[k], n) == 0;
+        s->stop[k] = stops[k];
+        s->stop_size[k] = n;
+        s->n_buffer = 0;
+        s->n_pending = 0;
+    }
+    s->n_stops = valid ? n_stops : 0;
+    s->buffer[0] = '\0';
+    return valid ? 0 : -1;
+}
+
+/* s points to bni_stream_memory(max_bytes) bytes. Leaves a stream without stop strings. */
+BNI_UNUSED static void bni_stream_init(bni_stream *s, size_t max_bytes)
+{
+    memset(s, 0, sizeof *s);
+    s->max_bytes = max_bytes;
+    s->buffer = (char *)(s + 1);
+    bni_stream_reset(s, NULL, 0);
+}
+
+/* Takes the bytes [n] of the next token, n <= max_bytes. text and size are then the piece to release (perhaps
+   empty). Result: 1 if the text has ended with a stop string (then all later pieces are empty), else 0. */
+BNI_UNUSED static int bni_stream_push(bni_stream *s, const void *bytes, size_t n)
+{
+    const uint8_t *b = (const uint8_t *)bytes;
+    size_t i;
+    BNI_ASSERT(n <= s->max_bytes);
+    memcpy(s->buffer, s->held, s->n_held);
+    s->n_buffer = s->n_held;
+    if (n > s->max_bytes)            /* a programming error must not become a write past the buffer */
+        n = s->max_bytes;
+    for (i = 0; i < n && !s->stopped; i++)
+        bni_stream_byte(s, b[i]);
+    bni_stream_release(s, s->stopped ? 0 : bni_stream_open(s));
+    return s->stopped != 0;
+}
+
+/* The text ends here: releases what was held back; an incomplete character becomes U+FFFD. Result as
+   bni_stream_push: U+FFFD may complete a stop string. */
+BNI_UNUSED static int bni_stream_finish(bni_stream *s)
+{
+    memcpy(s->buffer, s->held, s->n_held);
+    s->n_buffer = s->n_held;
+    bni_stream_drop_pending(s);
+    bni_stream_release(s, 0);
+    return s->stopped != 0;
+}
+/* ======================================================================================================
+   >>session    Conversations: what they hold, how they advance, what they tell
+   ======================================================================================================
+   A session is a list of tokens, of which the first n_kv are evaluated: their keys and values are in the cache. Whatever
+   is not evaluated yet, a prompt or the token sampled last, is work for the next pass, so prompts and generation are
+   one thing. A pass takes the sessions that wait for one token first, then prompts, as many rows as n_batch allows; at
+   its end every session with all tokens evaluated samples the next one.
+
+   The life of a pass:
+   1. bitnet_begin copies the prompt behind the tokens and marks the session RUNNING. It computes nothing.
+   2. bitnet_step finds no pass in flight and calls bni_pass_start, which gives each session with pending tokens a run
+      of consecutive rows. From here to the end of the pass those sessions are BUSY: no call may move what the rows
+      use.
+   3. bni_pass_advance runs slices of the ops (>>transformer), as many as the budget allows. The place is kept in
+      engine->pass, so the next bitnet_step goes on in the middle of an op.
+   4. Before the output matrix the host's masks are asked for; after each group of eight rows of logits they are checked
+      and bitnet_eval's callback sees them.
+   5. FINISH, one unit per session: n_kv moves over the evaluated rows, PROGRESS is noted, and where all tokens are
+      evaluated a token is sampled, appended and noted as TOKEN, perhaps with DONE.
+   6. The host fetches the events. A session with an unfetched TOKEN has no pending tokens as far as the next pass is
+      concerned: that is why one slot per kind of event is enough, and why nothing is ever dropped.
+
+   0 <= n_kv <= n_tokens <= n_ctx always holds. While a session generates, n_tokens - n_kv is 1 between passes: the
+   token sampled last is in the list, and not yet in the cache. Cache slots from n_kv on hold garbage that nobody
+   reads: attention looks at no position after a row's own, and a row writes its position before it looks. So dropping
+   rows, rewinding and failing need no repair of the cache; setting n_kv is enough.
+
+   The KV cache is addressed through a table of blocks of 64 positions, each holding all layers.
+
+   Thread rule: everything here belongs to the one thread that is inside a call on the engine or one of its sessions.
+   The workers only run jobs of a slice; they touch rows, buffers and cache areas that their units own. The exception is
+   session->cancelled, an atomic flag that any thread may set. */
+
+/* IDLE: nothing to compute until bitnet_begin; DONE may still wait to be fetched. RUNNING: from bitnet_begin to DONE.
+   */
+enum { BNI_IDLE, BNI_RUNNING };
+
+/* One block of memory: this struct, then what bni_session_layout takes behind it, the cache last. */
+struct bitnet_session {
+    bitnet_engine *engine;
+    bitnet_session *newer, *older;   /* the engine's list */
+    uint64_t block_size;             /* bytes of this block, for the allocator */
+    int n_ctx, n_blocks;             /* positions; blocks of 64 that hold them, the last perhaps in part */
+    uint8_t **blocks;                /* [n_blocks] -> bni_block_bytes */
+    int32_t *tokens;                 /* [n_ctx] */
+    int n_tokens, n_kv;              /* tokens in the list; of these, evaluated: their K and V are in the cache */
+    float *logits;                   /* [n_vocab] of the last evaluated token */
+    int has_logits;                  /* 0: logits is stale, or was never computed */
+    /* generation */
+    int state;                       /* BNI_IDLE, BNI_RUNNING */
+    int repeats;                     /* 1: the last evaluated token is being evaluated once more, n_kv is one less */
+    int generates;                   /* 0: only evaluates */
+    bitnet_generation generation;    /* a copy; what it points to stays the caller's until DONE */
+    int prompt_start, prompt_end;    /* tokens of the prompt, as positions, with those that were pending before it */
+    int n_generated;                 /* tokens sampled since begin, an end token included */
+    uint32_t *mask;                  /* [(n_vocab + 31) / 32] */
+    bni_stream *stream;              /* tokens to text; holds back what may become a stop string */
+    char *token_bytes;               /* [longest token] */
+    bitnet_row_fn *row_fn;           /* bitnet_eval's */
+    void *row_user;
+    int row_index;                   /* rows handed to row_fn so far */
+    float *pooled;                   /* bitnet_embed's sum; NULL: no embedding wanted */
+    /* the pass in flight */
+    int first_row, n_rows;           /* n_rows 0: takes no part */
+    int dropped;                     /* cancelled: its rows run on, their results are ignored */
+    bni_atomic cancelled;            /* set by bitnet_cancel on any thread; read and cleared by the engine's */
+    /* events not fetched yet: one slot per kind, fetched in this order */
+    int has_progress, has_token, has_done;
+    int32_t token;                   /* sampled last */
+    float logprob;                   /* its natural logarithm of probability, where asked for */
+    int n_top;
+    bitnet_logprob top[BITNET_MAX_LOGPROBS];
+    bitnet_reason reason;            /* of DONE */
+    bitnet_error error;              /* of DONE with reason ERROR; events point to it */
+    bitnet_stats stats;
+    uint64_t started_ns, first_token_ns;   /* bni_time_ns at begin, and when the first token was sampled (0: not yet) */
+};
+
+/* ------------------------------------------------------------------------------------------------- the engine */
+
+/* Everything an engine holds, from one arena; run twice: first to measure (the arena has no base, all pointers come out
+   NULL), then to commit. One function for both, so that size and use can't disagree.
+
+   h is one buffer for three short-lived things, never alive together, so its width is the largest of their sums:
+   q | k | v (each padded to 16 rows as the strips are, later overwritten by attention's output), gate | up, and the
+   final norm's result. q8 has room for whole groups because a group's rows are interleaved at a fixed distance.
+   Per job only scratch: the number of threads changes the memory, never a result. */
+static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
+{
+    const bni_hparams *hp = &e->model->hp;
+    int dp = bni_pad16(hp->head_dim), q = bni_pad16(hp->dim[BNI_DIM_Q]), kv = bni_pad16(hp->dim[BNI_DIM_KV]);
+    int ff = bni_pad16(hp->n_ff), embd = bni_pad16(hp->n_embd), widest, i;
+    uint64_t n = (uint64_t)e->n_batch;
+    bni_scratch *scratch;
+    /* q8 and the norm's scratch hold any op's input: n_embd, the heads' output, or the feed-forward's middle. */
+    widest = q > ff ? q : ff;
+    widest = widest > embd ? widest : embd;
+    e->x_stride = embd;
+    e->h_stride = q + 2 * kv > 2 * ff ? q + 2 * kv : 2 * ff;
+    e->h_stride = e->h_stride > embd ? e->h_stride : embd;
+    e->q8_cols = widest;
+    /* n_batch entries are enough for each list: a tile, a session in the pass and a wanted row each hold a row. */
+    e->rows = (bni_row *)bni_arena_take(a, n, sizeof(bni_row), 8);
+    e->tiles = (bni_tile *)bni_arena_take(a, n, sizeof(bni_tile), 8);
+    e->wanted = (int32_t *)bni_arena_take(a, n, 4, 8);
+    e->in_pass = (bitnet_session **)bni_arena_take(a, n, sizeof(bitnet_session *), 8);
+    e->x = (float *)bni_arena_take_raw(a, n * (uint64_t)e->x_stride, 4, BNI_BLOCK_ALIGN);
+    e->h = (float *)bni_arena_take_raw(a, n * (uint64_t)e->h_stride, 4, BNI_BLOCK_ALIGN);
+    e->q8 = (int8_t *)bni_arena_take_raw(a, (n + BNI_GROUP - 1) / BNI_GROUP * BNI_GROUP * (uint64_t)widest, 1,
+                                         BNI_BLOCK_ALIGN);
+    e->q8_scale = (float *)bni_arena_take(a, n, 4, BNI_BLOCK_ALIGN);
+    e->q8_sum = (int32_t *)bni_arena_take(a, n, 4, BNI_BLOCK_ALIGN);
+    e->q16 = (int16_t *)bni_arena_take_raw(a, n * (uint64_t)hp->n_head * (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
+    e->q16_scale = (float *)bni_arena_take_raw(a, n * (uint64_t)hp->n_head, 4, BNI_BLOCK_ALIGN);
+    e->rope = (float *)bni_arena_take_raw(a, n * (uint64_t)hp->n_rot, 4, BNI_BLOCK_ALIGN);
+    /* One row of logits per row of a head group (bni_pass_add). */
+    e->row_logits = (float *)bni_arena_take_raw(a, BNI_GROUP * (uint64_t)hp->n_vocab, 4, BNI_BLOCK_ALIGN);
+    e->sample_scratch = bni_arena_take_raw(a, 1, bni_sample_scratch(hp->n_vocab), BNI_BLOCK_ALIGN);
+    scratch = (bni_scratch *)bni_arena_take(a, (uint64_t)e->n_jobs, sizeof(bni_scratch), 8);
+    for (i = 0; i < e->n_jobs; i++) {
+        bni_scratch s;
+        s.norm = (float *)bni_arena_take_raw(a, (uint64_t)widest, 4, BNI_BLOCK_ALIGN);
+        s.scores = (float *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)bni_score_stride(e->n_ctx), 4,
+                                               BNI_BLOCK_ALIGN);
+        s.attend = (float *)bni_arena_take_raw(a, (uint64_t)BNI_ATTEND_SCRATCH(hp->head_dim), 4, BNI_BLOCK_ALIGN);
+        s.sums = (int32_t *)bni_arena_take_raw(a, BNI_GROUP * BNI_MAX_CHUNK * 32, 4, BNI_BLOCK_ALIGN);
+        s.k = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
+        s.v = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
+        s.q = (int16_t *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
+        if (scratch)
+            scratch[i] = s;
+    }
+    e->scratch = scratch;
+    /* The host has no threads for us: room for our own. */
+    if (!e->scheduler.parallel_for)
+        e->pool = (bni_pool *)bni_arena_take(a, 1, bni_pool_memory(e->n_jobs), BNI_BLOCK_ALIGN);
+}
+
+/* Resolves the defaults into *e, a stack object that is cleared first, and measures: a->used is what the block needs.
+   d may be NULL. ARGUMENT for what is out of range, MEMORY where the size exceeds size_t. Allocates nothing. n_ctx is
+   the longest context of its sessions: scores are scratch of one float per position. */
+static bitnet_result bni_engine_measure(bitnet_engine *e, const bitnet_model *m, const bitnet_engine_desc *d,
+                                        bni_arena *a, bitnet_error *err)
+{
+    bitnet_engine_desc zero;
+    memset(&zero, 0, sizeof zero);
+    memset(e, 0, sizeof *e);
+    memset(a, 0, sizeof *a);
+    d = d ? d : &zero;
+    if (!m || m->vocab_only)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, m ? "the model was opened for its vocabulary only" : "no model");
+    if (d->n_threads < 0 || d->n_threads > BNI_MAX_THREADS || d->n_batch < 0 || d->n_batch > 65536 || d->n_ctx < 0 ||
+        d->n_ctx > BNI_MAX_CTX)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "%d threads (at most %d), batch of %d (65536), context of %d (%d)",
+                        d->n_threads, BNI_MAX_THREADS, d->n_batch, d->n_ctx, BNI_MAX_CTX);
+    e->model = m;
+    e->kernels = m->kernels;
+    e->allocator = d->allocator.alloc && d->allocator.free ? d->allocator : m->allocator;
+    e->scheduler = d->scheduler;
+    e->n_jobs = bni_default_threads(d->n_threads);
+    e->n_batch = d->n_batch ? d->n_batch : 128;
+    e->n_ctx = d->n_ctx ? d->n_ctx : m->hp.n_ctx_train < 4096 ? m->hp.n_ctx_train : 4096;
+    bni_arena_take(a, 1, sizeof *e, BNI_BLOCK_ALIGN);
+    bni_engine_layout(e, a);
+    if (a->overflow || (uint64_t)(size_t)a->used != a->used)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "the engine does not fit this machine's addresses");
+    return BITNET_OK;
+}
+
+/* The measuring half of bitnet_engine_create. 0 where create would refuse the description. */
+BITNET_API size_t bitnet_engine_memory(const bitnet_model *model, const bitnet_engine_desc *desc)
+{
+    bitnet_engine e;
+    bni_arena a;
+    return bni_engine_measure(&e, model, desc, &a, NULL) == BITNET_OK ? (size_t)a.used : 0;
+}
+
+/* Measure, allocate once, lay out again in the block, start the threads. A pool that could start fewer threads than
+   asked for is no error: jobs run on those there are. The scheduler is set after the layout, as its absence is what
+   makes the layout reserve the pool. */
+BITNET_API bitnet_result bitnet_engine_create(const bitnet_model *model, const bitnet_engine_desc *desc,
+                                              bitnet_engine **out, bitnet_error *err)
+{
+    bitnet_engine e, *block;
+    bni_arena a;
+    bitnet_result r;
+    int i;
+    if (!out)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no place for the engine");
+    *out = NULL;
+    r = bni_engine_measure(&e, model, desc, &a, err);
+    if (r != BITNET_OK)
+        return r;
+    /* a.base set, used back to 0: the second run hands out addresses where the first counted. */
+    e.block_size = a.used;
+    a.used = 0;
+    a.base = (uint8_t *)bni_alloc(&e.allocator, e.block_size, BNI_BLOCK_ALIGN);
+    if (!a.base)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory for the engine (%u bytes)", e.block_size);
+    block = (bitnet_engine *)bni_arena_take(&a, 1, sizeof e, BNI_BLOCK_ALIGN);
+    *block = e;
+    bni_engine_layout(block, &a);
+    for (i = 0; i < BNI_N_OPS; i++)
+        block->ps_per_work[i] = 1000;          /* a slow core's 1 ns per multiply-add; learnt from there */
+    if (block->pool) {
+        bni_pool_start(block->pool, block->n_jobs);
+        block->scheduler.parallel_for = bni_pool_parallel_for;
+        block->scheduler.step_begin = bni_pool_step_begin;
+        block->scheduler.step_end = bni_pool_step_end;
+        block->scheduler.user = block->pool;
+    }
+    *out = block;
+    return BITNET_OK;
+}
+
+/* The sessions must be gone (>>api). The pool's threads are joined before their memory goes; the allocator is copied
+   out of the block that it frees. */
+BITNET_API void bitnet_engine_destroy(bitnet_engine *engine)
+{
+    bitnet_allocator a;
+    if (!engine)
+        return;
+    if (engine->pool)
+        bni_pool_stop(engine->pool);
+    a = engine->allocator;
+    bni_free(&a, engine, engine->block_size);
+}
+
+/* ------------------------------------------------------------------------------------------- life and memory */
+
+/* Everything a session holds; run twice like bni_engine_layout. The cache is one piece cut into n_blocks blocks;
+   everything else reaches it through blocks[], so that blocks may one day lie apart or be shared. longest is a token's
+   most bytes plus 1. The cache isn't cleared: see above on slots from n_kv on. */
+static void bni_session_layout(bitnet_session *s, const bitnet_model *m, bni_arena *a)
+{
+    uint64_t n_vocab = (uint64_t)m->hp.n_vocab, block = bni_block_bytes(&m->hp);
+    uint64_t longest = (uint64_t)m->tokenizer.longest + 1;
+    uint8_t *kv;
+    int i;
+    s->blocks = (uint8_t **)bni_arena_take(a, (uint64_t)s->n_blocks, sizeof(uint8_t *), 8);
+    s->tokens = (int32_t *)bni_arena_take(a, (uint64_t)s->n_ctx, 4, 8);
+    s->logits = (float *)bni_arena_take_raw(a, n_vocab, 4, BNI_BLOCK_ALIGN);
+    s->mask = (uint32_t *)bni_arena_take_raw(a, (n_vocab + 31) / 32, 4, 8);
+    s->stream = (bni_stream *)bni_arena_take(a, 1, bni_stream_memory(longest), 8);
+    s->token_bytes = (char *)bni_arena_take_raw(a, longest, 1, 8);
+    kv = (uint8_t *)bni_arena_take_raw(a, (uint64_t)s->n_blocks, block, BNI_BLOCK_ALIGN);
+    for (i = 0; s->blocks && i < s->n_blocks; i++)
+        s->blocks[i] = kv + (size_t)i * (size_t)block;
+    if (s->stream)
+        bni_stream_init(s->stream, (size_t)longest);
+}
+
+/* Resolves the defaults into *s, a stack object that is cleared first, and measures, as bni_engine_measure does. n_ctx
+   0 means the training context, but not over 4096: a default must not take gigabytes for a cache nobody fills. */
+static bitnet_result bni_session_measure(bitnet_session *s, const bitnet_model *m, const bitnet_session_desc *d,
+                                         bni_arena *a, bitnet_error *err)
+{
+    memset(s, 0, sizeof *s);
+    memset(a, 0, sizeof *a);
+    if (!m || m->vocab_only)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, m ? "the model was opened for its vocabulary only" : "no model");
+    if (d && (d->n_ctx < 0 || d->n_ctx > BNI_MAX_CTX))
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "a context of %d (at most %d)", d->n_ctx, BNI_MAX_CTX);
+    s->n_ctx = d && d->n_ctx ? d->n_ctx : m->hp.n_ctx_train < 4096 ? m->hp.n_ctx_train : 4096;
+    s->n_blocks = (s->n_ctx + 63) / 64;
+    bni_arena_take(a, 1, sizeof *s, BNI_BLOCK_ALIGN);
+    bni_session_layout(s, m, a);
+    if (a->overflow || (uint64_t)(size_t)a->used != a->used)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "the session does not fit this machine's addresses");
+    return BITNET_OK;
+}
+
+/* The measuring half of bitnet_session_create. 0 where create would refuse the description. */
+BITNET_API size_t bitnet_session_memory(const bitnet_model *model, const bitnet_session_desc *desc)
+{
+    bitnet_session s;
+    bni_arena a;
+    return bni_session_measure(&s, model, desc, &a, NULL) == BITNET_OK ? (size_t)a.used : 0;
+}
+
+/* Measure, allocate once, lay out again in the block, put it at the head of the engine's list. A context longer than
+   the engine's is refused here, because the engine's score buffers are as long as its n_ctx. Creating is allowed while
+   a pass is in flight: the new session has no rows in it. */
+BITNET_API bitnet_result bitnet_session_create(bitnet_engine *engine, const bitnet_session_desc *desc,
+                                               bitnet_session **out, bitnet_error *err)
+{
+    bitnet_session s, *block;
+    bni_arena a;
+    bitnet_result r;
+    if (!out)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no place for the session");
+    *out = NULL;
+    if (!engine)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no engine");
+    r = bni_session_measure(&s, engine->model, desc, &a, err);
+    if (r != BITNET_OK)
+        return r;
+    /* The engine's scores have n_ctx floats per row. */
+    if (s.n_ctx > engine->n_ctx)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "a context of %d in an engine made for %d", s.n_ctx, engine->n_ctx);
+    /* As in bitnet_engine_create. */
+    s.block_size = a.used;
+    a.used = 0;
+    a.base = (uint8_t *)bni_alloc(&engine->allocator, s.block_size, BNI_BLOCK_ALIGN);
+    if (!a.base)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory for the session (%u bytes)", s.block_size);
+    block = (bitnet_session *)bni_arena_take(&a, 1, sizeof s, BNI_BLOCK_ALIGN);
+    *block = s;
+    block->engine = engine;
+    block->stats.memory = (size_t)s.block_size;
+    bni_session_layout(block, engine->model, &a);
+    block->older = engine->sessions;
+    if (engine->sessions)
+        engine->sessions->newer = block;
+    engine->sessions = block;
+    *out = block;
+    return BITNET_OK;
+}
+
+/* BUSY while rows point to the session's block table and tokens. The turn passes to the head of the list where it was
+   this session's. */
+BITNET_API bitnet_result bitnet_session_destroy(bitnet_session *session)
+{
+    bitnet_engine *e;
+    bitnet_allocator a;
+    if (!session)
+        return BITNET_OK;
+    if (session->n_rows > 0)
+        return BITNET_ERROR_BUSY;
+    e = session->engine;
+    if (session->newer)
+        session->newer->older = session->older;
+    else
+        e->sessions = session->older;
+    if (session->older)
+        session->older->newer = session->newer;
+    /* NULL: the next pass begins at the head of the list. */
+    if (e->next == session)
+        e->next = NULL;
+    a = e->allocator;
+    bni_free(&a, session, session->block_size);
+    return BITNET_OK;
+}
+
+/* The list itself, borrowed: valid until the next call that changes the session. */
+BITNET_API int bitnet_session_tokens(const bitnet_session *session, const int32_t **tokens)
+{
+    if (tokens)
+        *tokens = session->tokens;
+    return session->n_tokens;
+}
+
+BITNET_API int bitnet_session_context(const bitnet_session *session) { return session->n_ctx; }
+
+/* Ends what is running, without an event; events not fetched are dropped. A cancel that came before is forgotten: it
+   was meant for the run that ends here. Only for sessions without rows in flight. */
+static void bni_session_stop(bitnet_session *s)
+{
+    s->state = BNI_IDLE;
+    s->has_progress = s->has_token = s->has_done = 0;
+    s->row_fn = NULL;
+    s->pooled = NULL;
+    bni_atomic_store(&s->cancelled, 0);
+    s->n_kv += s->repeats;
+    s->repeats = 0;
+}
+
+/* Only as far as tokens are evaluated: pos > n_kv would promise cache rows that aren't there. The pending token is
+   dropped in any case. Logits stay valid only where the last evaluated token stays. */
+BITNET_API bitnet_result bitnet_session_rewind(bitnet_session *session, int pos)
+{
+    if (!session || pos < 0 || pos > session->n_kv)
+        return BITNET_ERROR_ARGUMENT;
+    if (session->n_rows > 0)
+        return BITNET_ERROR_BUSY;
+    bni_session_stop(session);
+    /* Going back to where it stands keeps the logits: they are still those of the last evaluated token. */
+    if (pos < session->n_kv)
+        session->has_logits = 0;
+    session->n_tokens = session->n_kv = pos;
+    return BITNET_OK;
+}
+
+/* Whole blocks up to n_kv, as their inner layout is no concern of this section; the tail of the last one may be
+   garbage. The engines may differ, the model not. from may be RUNNING, between passes; to is idle afterwards. */
+BITNET_API bitnet_result bitnet_session_copy(bitnet_session *to, const bitnet_session *from)
+{
+    int b;
+    if (!to || !from || to->engine->model != from->engine->model)
+        return BITNET_ERROR_ARGUMENT;
+    if (to->n_rows > 0 || from->n_rows > 0)
+        return BITNET_ERROR_BUSY;
+    /* n_ctx is each session's own. */
+    if (from->n_tokens > to->n_ctx)
+        return BITNET_ERROR_FULL;
+    if (to == from)
+        return BITNET_OK;
+    bni_session_stop(to);
+    memcpy(to->tokens, from->tokens, (size_t)from->n_tokens * sizeof *to->tokens);
+    for (b = 0; b < (from->n_kv + 63) / 64; b++)
+        memcpy(to->blocks[b], from->blocks[b], (size_t)bni_block_bytes(&to->engine->model->hp));
+    to->n_tokens = from->n_tokens;
+    to->n_kv = from->n_kv;
+    to->has_logits = from->has_logits;
+    if (from->has_logits)
+        memcpy(to->logits, from->logits, (size_t)to->engine->model->hp.n_vocab * sizeof *to->logits);
+    return BITNET_OK;
+}
+
+BITNET_API const float *bitnet_logits(const bitnet_session *session)
+{
+    return session->has_logits ? session->logits : NULL;
+}
+
+/* Only raises the flag, so that any thread may call it at any time of the session's life; the engine's thread acts on
+   it between two slices (bni_engine_cancels). */
+BITNET_API void bitnet_cancel(bitnet_session *session)
+{
+    if (session)
+        bni_atomic_store(&session->cancelled, 1);
+}
+
+/* ------------------------------------------------------------------------------------------------ the end of a run */
+
+/* Notes DONE. A PROGRESS or TOKEN that is not fetched yet stays, and comes first. */
+static void bni_session_done(bitnet_session *s, bitnet_reason reason)
+{
+    s->state = BNI_IDLE;
+    s->has_done = 1;
+    s->reason = reason;
+    s->n_kv += s->repeats;                     /* its row of the cache has the same bits, evaluated once or twice */
+    s->repeats = 0;
+}
+
+/* DONE(ERROR). The tokens that were not evaluated are given up: the session is as it was at its last good position.
+   a and b are the numbers that format names, in order. */
+static void bni_session_fail(bitnet_session *s, bitnet_result code, const char *format, uint64_t a, uint64_t b)
+{
+    bni_fail(&s->error, code, 0, format, a, b);
+    s->n_tokens = s->n_kv;
+    s->repeats = 0;
+    s->has_logits = s->has_progress = 0;
+    bni_session_done(s, BITNET_DONE_ERROR);
+}
+
+/* Acts on the flags of bitnet_cancel; called between slices, on the engine's thread. Rows in flight go on, ignored
+   (dropped), as taking them out would move the other sessions' rows; a pass in which all rows are ignored ends at once.
+   A flag on a session that isn't RUNNING is cleared without effect: cancel and DONE may cross. */
+static void bni_engine_cancels(bitnet_engine *e)
+{
+    bitnet_session *s;
+    int live = 0, first, i;
+    for (s = e->sessions; s; s = s->older) {
+        if (bni_atomic_load(&s->cancelled) == 0)
+            continue;
+        bni_atomic_store(&s->cancelled, 0);
+        /* It came after the run's end. */
+        if (s->state != BNI_RUNNING)
+            continue;
+        if (s->n_rows > 0)
+            s->dropped = 1;
+        s->has_progress = 0;
+        bni_session_done(s, BITNET_DONE_CANCELLED);
+    }
+    if (!e->pass.active)
+        return;
+    /* In FINISH the sessions before the current unit have left the pass: their hosts may have destroyed them. */
+    first = e->pass.place.kind == BNI_OP_FINISH ? (int)e->pass.unit : 0;
+    for (i = first; i < e->pass.n_sessions; i++)
+        live += e->in_pass[i]->dropped ? 0 : 1;
+    /* Between slices no job runs, so the pass can be forgotten on the spot. */
+    if (live == 0) {                           /* nobody waits for this pass any more */
+        for (i = first; i < e->pass.n_sessions; i++)
+            e->in_pass[i]->n_rows = e->in_pass[i]->dropped = 0;
+        e->pass.active = 0;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------- starting a pass */
+
+/* Tokens the session wants evaluated now. 0 while an event that stops it waits to be fetched. */
+static int bni_session_pending(const bitnet_session *s)
+{
+    return s->state == BNI_RUNNING && !s->has_token && !s->has_done ? s->n_tokens - s->n_kv : 0;
+}
+
+/* Where the logits of token i of the session go; NULL: they are not wanted. scratch: the next row of row_logits.
+   bitnet_eval with a callback wants every row's, others the last token's only, and only in the pass that ends with it:
+   the output matrix is the largest of all. bitnet_embed wants none. */
+static float *bni_session_logits_of(bitnet_session *s, int i, float *scratch)
+{
+    if (s->row_fn)
+        return scratch;
+    return i == s->n_tokens - 1 && !s->pooled ? s->logits : NULL;
+}
+
+/* Gives the session n rows of the pass: its positions n_kv .. n_kv + n - 1, consecutive and rising, which
+   bni_pass_tiles and bni_unit_heads (row->last) rely on. Logits that only a callback sees go to one of eight buffers
+   by the number of the wanted row: rows of one head group get eight different ones, and bni_pass_rows hands them over
+   before the next group overwrites them. */
+static void bni_pass_add(bitnet_engine *e, bitnet_session *s, int n)
+{
+    bni_pass *pass = &e->pass;
+    int i;
+    s->first_row = pass->n_rows;
+    s->n_rows = n;
+    s->dropped = 0;
+    e->in_pass[pass->n_sessions++] = s;
+    for (i = 0; i < n; i++) {
+        int index = pass->n_rows++;
+        bni_row *row = &e->rows[index];
+        row->session = s;
+        row->blocks = s->blocks;
+        row->pos = s->n_kv + i;
+        row->token = s->tokens[row->pos];
+        row->last = i == n - 1;
+        row->failed = 0;
+        row->logits = bni_session_logits_of(s, row->pos, e->row_logits + (size_t)(pass->n_wanted % BNI_GROUP) *
+                                                         (size_t)e->model->hp.n_vocab);
+        if (row->logits == s->logits)
+            s->has_logits = 0;                 /* the pass writes over them, and may be dropped half way */
+        if (row->logits)
+            e->wanted[pass->n_wanted++] = index;
+    }
+}
+
+/* Rows whose final state is wanted, behind those with logits, so that the head sees a prefix of the list. A session
+   wants logits or states, not both: n_wanted + n_hidden <= n_rows, which fits wanted [n_batch]. */
+static void bni_pass_hidden(bitnet_engine *e)
+{
+    int row;
+    for (row = 0; row < e->pass.n_rows; row++)
+        if (e->rows[row].session->pooled)
+            e->wanted[e->pass.n_wanted + e->pass.n_hidden++] = row;
+}
+
+/* The session after s in the engine's list, round. */
+static bitnet_session *bni_session_after(const bitnet_engine *e, const bitnet_session *s)
+{
+    return s->older ? s->older : e->sessions;
+}
+
+/* Collects rows: first the sessions that wait for one token, then the others, beginning with the one whose turn it is.
+   Result: 1 if there is a pass to run. One-token sessions first, since a person is waiting for that token, and one row
+   costs next to nothing beside a prompt's. The turn goes to the session after the last one served, so that with more
+   work than rows every session of a round gets its share. A prompt's row keeps its bits however it is cut. */
+static int bni_pass_start(bitnet_engine *e)
+{
+    bitnet_session *first = e->next ? e->next : e->sessions, *s = first;
+    int round, pending, left, prompts = 0;
+    memset(&e->pass, 0, sizeof e->pass);
+    if (!first)
+        return 0;
+    for (s = e->sessions; s; s = s->older)
+        prompts += bni_session_pending(s) > 1;
+    s = first;
+    for (round = 0; round < 2; round++)
+        do {
+            pending = bni_session_pending(s);
+            left = e->n_batch - e->pass.n_rows;
+            /* While prompts wait, a quarter of the rows is theirs; with room for one row all take turns. */
+            if (round == 0 && prompts > 0 && e->n_batch > 1)
+                left -= (e->n_batch + 3) / 4;
+            /* Round 0 takes those with one token, round 1 the others; none is taken twice. */
+            if (left > 0 && pending > 0 && s->n_rows == 0 && ((pending == 1) == (round == 0) || e->n_batch == 1)) {
+                bni_pass_add(e, s, pending < left ? pending : left);
+                e->next = bni_session_after(e, s);
+            }
+            s = bni_session_after(e, s);
+        } while (s != first);
+    if (e->pass.n_rows == 0)
+        return 0;
+    bni_pass_hidden(e);
+    bni_pass_tiles(e);
+    e->pass.place.kind = BNI_OP_EMBED;
+    e->pass.active = 1;
+    return 1;
+}
+
+/* --------------------------------------------------------------------------------------------- finishing a pass */
+
+/* Asks the host which tokens are allowed next. Before the output matrix runs, so that a head that computes only what it
+   must knows what that is. Only for sessions that will sample at the end of this pass: a prompt's earlier parts need no
+   mask. The bits arrive all ones, so a callback only takes away. Runs on the thread inside bitnet_step. */
+static void bni_pass_masks(bitnet_engine *e)
+{
+    int i;
+    size_t words = ((size_t)e->model->hp.n_vocab + 31) / 32;
+    for (i = 0; i < e->pass.n_sessions; i++) {
+        bitnet_session *s = e->in_pass[i];
+        if (s->dropped || !s->generates || !s->generation.mask || s->n_kv + s->n_rows < s->n_tokens ||
+            s->n_tokens >= s->n_ctx)           /* a prompt's chunk, or nothing will be sampled */
+            continue;
+        memset(s->mask, 0xff, words * sizeof *s->mask);
+        s->generation.mask(s->generation.mask_user, s->mask, s->tokens, s->n_tokens);
+    }
+}
+
+/* Are all n logits finite? An integer maximum of the magnitudes' bits: infinities and NaNs have the largest ones, and
+   no compiler flag can optimize the comparison away as it may with floats. */
+static int bni_logits_finite(const float *logits, int n)
+{
+    uint32_t worst = 0, bits;
+    int i;
+    for (i = 0; i < n; i++) {
+        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
+        worst = bits > worst ? bits : worst;
+    }
+    return worst < 0x7f800000u;
+}
+
+/* Checks the finished rows of a head group, and hands them to bitnet_eval's callbacks, in the order of the rows. Once
+   per group, since the next group writes the same eight buffers. A callback that says stop ends its session now; the
+   pass goes on for the others. The last row's logits are copied: bitnet_logits outlives the pass. */
+static void bni_pass_rows(bitnet_engine *e, int group)
+{
+    int w;
+    for (w = group * BNI_GROUP; w < e->pass.n_wanted && w < (group + 1) * BNI_GROUP; w++) {
+        bni_row *row = &e->rows[e->wanted[w]];
+        bitnet_session *s = row->session;
+        /* The head's inputs were finite, but a damaged output matrix can still make infinities. */
+        if (!row->failed && !bni_logits_finite(row->logits, e->model->hp.n_vocab))
+            row->failed = e->model->hp.n_layer + 1;
+        if (row->failed)
+            s->row_fn = NULL;                  /* the rows after it have seen its values */
+        if (!s->row_fn || s->dropped || s->state != BNI_RUNNING)
+            continue;
+        if (s->row_index++ >= 0 && s->row_fn(s->row_user, s->row_index - 1, row->logits) != 0) {
+            s->dropped = 1;
+            bni_session_done(s, BITNET_DONE_CANCELLED);
+            continue;
+        }
+        if (row->pos == s->n_tokens - 1 && row->logits != s->logits) {
+            memcpy(s->logits, row->logits, (size_t)e->model->hp.n_vocab * sizeof *s->logits);
+            s->has_logits = 1;
+        }
+    }
+}
+
+/* Text of a sampled token into the stream; result: 1 if it completed a stop string. Output matrices may have more rows
+   than the vocabulary has tokens (padding); such a token has no text. */
+static int bni_session_push_text(bitnet_session *s, int32_t token)
+{
+    const bni_tokenizer *t = &s->engine->model->tokenizer;
+    size_t capacity = (size_t)t->longest;
+    size_t n = token < (int32_t)t->n_tokens
+                   ? bni_token_bytes(t, token, s->generation.show_special, s->token_bytes, capacity)
+                   : 0;
+    return bni_stream_push(s->stream, s->token_bytes, n < capacity ? n : capacity);
+}
+
+/* logprob and top of the token just sampled, from the logits as the model gave them: before penalties, bias, mask and
+   temperature. k alternatives where logprobs is 1 + k; nothing where it is 0. */
+static void bni_session_report_logprobs(bitnet_session *s, int32_t token)
+{
+    int k = s->generation.logprobs - 1;
+    s->n_top = 0;
+    s->logprob = 0.0f;
+    if (k < 0)
+        return;
+    k = bni_logprobs(s->logits, s->engine->model->hp.n_vocab, token, &s->logprob, s->top,
+                     k < BITNET_MAX_LOGPROBS ? k : BITNET_MAX_LOGPROBS);
+    s->n_top = k > 0 ? k : 0;
+}
+
+/* Chooses the next token from the session's logits, and whether the run ends with it. The token enters the list before
+   it is looked at, so that a saved or continued conversation has its end token too. An end token makes no TOKEN event
+   and no text; any other does, also the one that completes a stop string or reaches max_tokens. The random number
+   depends on seed and position only, so the same conversation gives the same text however it came about. */
+static void bni_session_sample(bitnet_session *s)
+{
+    bitnet_engine *e = s->engine;
+    const bitnet_generation *g = &s->generation;
+    bni_sample_args a;
+    int32_t token;
+    /* No place for one more token, so none is drawn: the text ends before the token, not with it. */
+    if (s->n_tokens >= s->n_ctx) {
+        bni_session_done(s, BITNET_DONE_CONTEXT);
+        return;
+    }
+    a.logits = s->logits;
+    a.n_vocab = e->model->hp.n_vocab;
+    a.sampling = &g->sampling;
+    a.bias = g->bias;
+    a.n_bias = g->n_bias;
+    a.mask = g->mask ? s->mask : NULL;
+    a.history = s->tokens;
+    a.n_history = s->n_tokens;
+    a.position = (uint64_t)s->n_tokens;
+    a.scratch = e->sample_scratch;
+    token = bni_sample(&a);
+    if (token < 0) {
+        bni_session_fail(s, token == BNI_SAMPLE_NOT_FINITE ? BITNET_ERROR_NUMERIC : BITNET_ERROR_ARGUMENT,
+                         token == BNI_SAMPLE_NOT_FINITE ? "a logit after position %u is not finite"
+                                                        : "mask and bias allow no token after position %u",
+                         (uint64_t)(s->n_tokens - 1), 0);
+        return;
+    }
+    bni_session_report_logprobs(s, token);
+    /* Pending from here on: in the list, not yet in the cache. */
+    s->tokens[s->n_tokens++] = token;
+    s->token = token;
+    s->n_generated++;
+    if (!g->ignore_end && bni_token_is_end(&e->model->tokenizer, token)) {
+        bni_session_done(s, BITNET_DONE_END);
+        return;
+    }
+    /* From here the session waits until the event is fetched. */
+    s->has_token = 1;
+    /* A stop string counts before the length: both may end with the same token, and the text is cut in one case only.
+       */
+    if (bni_session_push_text(s, token))
+        bni_session_done(s, BITNET_DONE_STOP);
+    else if (g->max_tokens > 0 && s->n_generated >= g->max_tokens)
+        bni_session_done(s, BITNET_DONE_LENGTH);
+}
+
+/* After a token was sampled: until the first one it is the prompt's time, from there on the generation's. */
+static void bni_session_count(bitnet_session *s, uint64_t now)
+{
+    if (s->n_generated == 1) {
+        s->stats.prompt_tokens = (uint64_t)(s->n_kv - s->prompt_start);
+        s->stats.prompt_ns = now - s->started_ns;
+        s->first_token_ns = now;
+    }
+    s->stats.generated_tokens = (uint64_t)s->n_generated;
+    s->stats.generate_ns = now - s->first_token_ns;
+}
+
+/* Adds the final states of the session's rows, in order, for bitnet_embed. Position 0 or pooling by the last token
+   overwrites instead. In f32 and in the order of positions, so that the sum doesn't depend on how the prompt is cut
+   into passes. The sum stands for the mean: bitnet_embed divides by the length anyway. */
+static void bni_session_pool(bitnet_engine *e, bitnet_session *s)
+{
+    int w, i, n = e->model->hp.n_embd;
+    for (w = 0; w < e->pass.n_hidden; w++) {
+        const float *h = bni_row_h(e, e->pass.n_wanted + w);
+        const bni_row *row = &e->rows[e->wanted[e->pass.n_wanted + w]];
+        if (row->session != s)
+            continue;
+        for (i = 0; i < n; i++)
+            s->pooled[i] = e->model->hp.pooling == 3 || row->pos == 0 ? h[i] : s->pooled[i] + h[i];
+    }
+}
+
+/* The pass is over for this session: its tokens are evaluated, or it has failed. n_rows becomes 0 first, as that is
+   what the BUSY checks ask. The first failed row is reported; row->failed is 1 + layer, where 1 + n_layer means after
+   the last layer. n_kv moves only here, and only when all rows are sound: a pass counts as a whole or not at all. */
+static void bni_session_finish_pass(bitnet_engine *e, bitnet_session *s)
+{
+    int n = s->n_rows, dropped = s->dropped, i, prompt = s->n_kv < s->prompt_end;
+    /* Whatever comes of it, the session is out of the pass: calls on it are no longer BUSY. */
+    s->n_rows = s->dropped = 0;
+    if (dropped)
+        return;
+    for (i = s->first_row; i < s->first_row + n; i++)
+        if (e->rows[i].failed) {
+            bni_session_fail(s, BITNET_ERROR_NUMERIC,
+                             e->rows[i].failed > e->model->hp.n_layer
+                                 ? "after layer %u, position %u: a value is not finite"
+                                 : "layer %u, position %u: a value is not finite",
+                             (uint64_t)(e->rows[i].failed - (e->rows[i].failed > e->model->hp.n_layer ? 2 : 1)),
+                             (uint64_t)e->rows[i].pos);
+            return;
+        }
+    if (s->pooled)
+        bni_session_pool(e, s);
+    /* From here on the rows are part of the conversation. */
+    s->n_kv += n;
+    s->repeats = 0;
+    s->has_logits = s->n_kv == s->n_tokens && !s->pooled;
+    if (prompt) {
+        s->has_progress = 1;
+        s->stats.prompt_tokens = (uint64_t)(s->n_kv - s->prompt_start);
+        s->stats.prompt_ns = bni_time_ns() - s->started_ns;
+    }
+    if (s->n_kv < s->n_tokens)
+        return;
+    /* bitnet_eval, bitnet_embed, or begin without a generation. */
+    if (!s->generates) {
+        bni_session_done(s, BITNET_DONE_PROMPT);
+        return;
+    }
+    i = s->n_generated;
+    bni_session_sample(s);
+    if (s->n_generated > i)
+        bni_session_count(s, bni_time_ns());
+}
+
+/* Runs one slice: at most about ns nanoseconds of the current op, or all of it (UINT64_MAX). parallel_for returns when
+   the slice is done, so between two calls no job runs and the engine's thread owns all buffers. FINISH goes one session
+   per slice, on this thread, as sampling and callbacks are not for workers. Speeds are only learnt under a budget:
+   without one nobody asks, and two readings of the clock per op are saved. */
+static void bni_pass_advance(bitnet_engine *e, uint64_t ns)
+{
+    bni_pass *pass = &e->pass;
+    uint32_t total = bni_place_units(e, &pass->place), left = total - pass->unit, n;
+    int kind = pass->place.kind;
+    uint64_t start = 0;
+    /* Once per pass, right before the head's first slice. */
+    if (kind == BNI_OP_HEAD && pass->unit == 0 && pass->place.group == 0)
+        bni_pass_masks(e);
+    if (kind == BNI_OP_FINISH) {
+        bni_session_finish_pass(e, e->in_pass[pass->unit++]);
+        if (pass->unit == total)
+            pass->active = 0;
+        return;
+    }
+    /* FINAL has no units in a pass that ends inside a prompt. */
+    n = ns == UINT64_MAX ? left : bni_slice_units(e, left, ns);
+    if (n > 0 && ns != UINT64_MAX)
+        start = bni_time_ns();
+    if (n > 0)
+        bni_slice_dispatch(e, &pass->place, pass->unit, n);
+    if (start)
+        bni_slice_learn(e, kind, bni_place_work(e, &pass->place, pass->unit) * n, bni_time_ns() - start);
+    pass->unit += n;
+    if (pass->unit < total)
+        return;
+    if (kind == BNI_OP_HEAD)
+        bni_pass_rows(e, pass->place.group);
+    pass->place = bni_place_next(e, pass->place);
+    pass->unit = 0;
+}
+
+/* bitnet_step; start_new 0: only ends the pass in flight. Without a budget a slice is a whole op. Cancels are looked at
+   before a pass is chosen (a cancelled prompt must not start) and after every slice. The budget is in wall time from
+   entry. The floating-point state is set for this thread here, for workers in bni_slice_job; IDLE returns before. */
+static bitnet_result bni_engine_step(bitnet_engine *e, uint32_t budget_us, int start_new)
+{
+    uint64_t start = bni_time_ns(), budget = (uint64_t)budget_us * 1000, used = 0, slice;
+    bni_fp_state fp;
+    bni_engine_cancels(e);
+    if (!e->pass.active && !(start_new && bni_pass_start(e)))
+        return BITNET_IDLE;
+    fp = bni_fp_enter();
+    if (e->scheduler.step_begin)
+        e->scheduler.step_begin(e->scheduler.user);
+    do {
+        slice = UINT64_MAX;
+        if (budget_us != BITNET_NO_BUDGET) {
+            slice = budget - used;
+            /* Short slices: a wrong guess of the speed overshoots by little, and a cancel is heard soon. */
+            slice = slice < BNI_SLICE_NS ? slice : BNI_SLICE_NS;
+        }
+        bni_pass_advance(e, slice);
+        bni_engine_cancels(e);
+        used = budget_us == BITNET_NO_BUDGET ? 0 : bni_time_ns() - start;
+    } while (e->pass.active && (budget_us == BITNET_NO_BUDGET || used < budget));
+    if (e->scheduler.step_end)
+        e->scheduler.step_end(e->scheduler.user);
+    bni_fp_leave(fp);
+    return BITNET_OK;
+}
+
+/* See bni_engine_step, which bitnet_finish shares. */
+BITNET_API bitnet_result bitnet_step(bitnet_engine *engine, uint32_t budget_us)
+{
+    return engine ? bni_engine_step(engine, budget_us, 1) : BITNET_ERROR_ARGUMENT;
+}
+
+/* Ends after one call of bni_engine_step without a budget; the loop says so without having to know. */
+BITNET_API bitnet_result bitnet_finish(bitnet_engine *engine)
+{
+    if (!engine)
+        return BITNET_ERROR_ARGUMENT;
+    while (engine->pass.active)
+        bni_engine_step(engine, BITNET_NO_BUDGET, 0);
+    return BITNET_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- begin */
+
+/* The generation's own mistakes; OK, or ARGUMENT. Resets the session's stream on the way, since it is the stream that
+   knows which stop strings it can find; NULL resets it without stop strings. */
+static bitnet_result bni_generation_check(const bitnet_generation *g)
+{
+    bni_stream trial;
+    char text[BITNET_MAX_STOP_BYTES + 16];
+    if (!g)
+        return BITNET_OK;
+    memset(&trial, 0, sizeof trial);
+    trial.buffer = text;                       /* a reset writes no more than the stop strings it checks */
+    if (bni_sampling_check(&g->sampling) || g->max_tokens < 0 || g->n_bias < 0 || (g->n_bias > 0 && !g->bias) ||
+        g->logprobs < 0 || g->logprobs > 1 + BITNET_MAX_LOGPROBS ||
+        bni_stream_reset(&trial, g->stops, g->n_stops) != 0)
+        return BITNET_ERROR_ARGUMENT;
+    return BITNET_OK;
+}
+
+/* All checks stand before bni_session_stop: what is refused leaves tokens and run as they were. Where nothing is
+   pending (a prompt of no tokens after a rewind, a loaded state, a finished evaluation) the last token is evaluated
+   again, because logits aren't saved; it writes the same bits to the same cache slot. No memory: tokens has room for
+   n_ctx. */
+BITNET_API bitnet_result bitnet_begin(bitnet_session *session, const int32_t *prompt, int n,
+                                      const bitnet_generation *generation)
+{
+    bitnet_session *s = session;
+    bitnet_result r;
+    int i;
+    if (!s || n < 0 || (n > 0 && !prompt))
+        return BITNET_ERROR_ARGUMENT;
+    if (s->n_rows > 0)
+        return BITNET_ERROR_BUSY;
+    for (i = 0; i < n; i++)
+        if (prompt[i] < 0 || prompt[i] >= s->engine->model->hp.n_vocab)
+            return BITNET_ERROR_ARGUMENT;
+    /* As a difference: n_tokens + n could overflow. */
+    if (n > s->n_ctx - s->n_tokens)
+        return BITNET_ERROR_FULL;
+    if (n == 0 && s->n_tokens == 0)
+        return BITNET_ERROR_ARGUMENT;          /* nothing to continue */
+    r = bni_generation_check(generation);
+    if (r != BITNET_OK)
+        return r;
+    bni_session_stop(s);
+    if (n > 0)
+        memcpy(s->tokens + s->n_tokens, prompt, (size_t)n * sizeof *prompt);
+    s->n_tokens += n;
+    /* Evaluating it anew writes the same bits to the same slot of the cache. */
+    s->repeats = s->n_kv == s->n_tokens;       /* all evaluated: the last one again, for its logits */
+    s->n_kv -= s->repeats;
+    s->has_logits = 0;
+    s->prompt_start = s->n_kv;
+    s->prompt_end = s->n_tokens;
+    s->n_generated = 0;
+    s->generates = generation != NULL;
+    bni_stream_reset(s->stream, generation ? generation->stops : NULL, generation ? generation->n_stops : 0);
+    if (generation)
+        s->generation = *generation;
+    s->row_index = 0;
+    s->state = BNI_RUNNING;
+    s->started_ns = bni_time_ns();
+    s->first_token_ns = 0;
+    s->stats.prompt_tokens = s->stats.prompt_ns = s->stats.generated_tokens = s->stats.generate_ns = 0;
+    return BITNET_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ events */
+
+/* Text and top are lent until the next call on the session: has_token 0 lets the next pass overwrite them. */
+static void bni_event_token(bitnet_session *s, bitnet_event *event)
+{
+    event->type = BITNET_EVENT_TOKEN;
+    event->token = s->token;
+    event->text = s->stream->text;
+    event->text_size = s->stream->size;
+    event->logprob = s->logprob;
+    event->top = s->top;
+    event->n_top = s->n_top;
+    s->has_token = 0;
+}
+
+/* DONE carries the text that was held back, which is why the stream is finished here and not when the run ends: a
+   TOKEN fetched before it still shows its own piece of the same buffer. */
+static void bni_event_done(bitnet_session *s, bitnet_event *event)
+{
+    event->type = BITNET_EVENT_DONE;
+    event->reason = s->reason;
+    event->token = s->n_generated > 0 ? s->token : -1;
+    if (s->generates && s->n_generated > 0) {
+        bni_stream_finish(s->stream);
+        event->text = s->stream->text;
+        event->text_size = s->stream->size;
+    }
+    if (s->reason == BITNET_DONE_ERROR)
+        event->error = &s->error;
+    s->has_done = 0;
+}
+
+/* PROGRESS, TOKEN, DONE: the order in which a pass makes them. PROGRESS counts as of now, not of when it was noted, so
+   several passes between two calls make one event. */
+BITNET_API int bitnet_next_event(bitnet_session *session, bitnet_event *event)
+{
+    bitnet_session *s = session;
+    memset(event, 0, sizeof *event);
+    event->text = "";
+    event->token = -1;
+    if (s->has_progress) {
+        event->type = BITNET_EVENT_PROGRESS;
+        event->n_total = s->prompt_end - s->prompt_start;
+        event->n_done = (s->n_kv < s->prompt_end ? s->n_kv : s->prompt_end) - s->prompt_start;
+        s->has_progress = 0;
+    } else if (s->has_token) {
+        bni_event_token(s, event);
+    } else if (s->has_done) {
+        bni_event_done(s, event);
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
+BITNET_API void bitnet_get_stats(const bitnet_session *session, bitnet_stats *stats) { *stats = session->stats; }
+
+/* --------------------------------------------------------------------------------------------- blocking calls */
+
+/* Runs the engine until the session is done, handing its text to fn (may be NULL). *event is the DONE event. Nonzero
+   from fn cancels; the loop still waits for DONE, so that the session is free when it returns. Other sessions of the
+   engine advance up to their next TOKEN or DONE, as their events aren't fetched here. */
+static void bni_session_run(bitnet_session *s, bitnet_text_fn *fn, void *user, bitnet_event *event)
+{
+    for (;;) {
+        while (bitnet_next_event(s, event)) {
+            if (event->text_size > 0 && fn && fn(user, event->text, event->text_size) != 0) {
+                bitnet_cancel(s);
+                fn = NULL;                     /* it has said stop: no more text */
+            }
+            if (event->type == BITNET_EVENT_DONE)
+                return;
+        }
+        if (bitnet_step(s->engine, BITNET_NO_BUDGET) == BITNET_IDLE && !s->has_done) {
+            event->type = BITNET_EVENT_DONE;   /* can't be: a running session always has work */
+            event->reason = BITNET_DONE_CANCELLED;
+            return;
+        }
+    }
+}
+
+/* The result of a run that has ended; fills err. Only reason ERROR is an error here; what CANCELLED means is the
+   caller's to say. */
+static bitnet_result bni_session_result(const bitnet_event *event, bitnet_error *err)
+{
+    if (event->reason != BITNET_DONE_ERROR)
+        return BITNET_OK;
+    if (err)
+        *err = *event->error;
+    return event->error->code;
+}
+
+/* r of bitnet_begin (which takes no bitnet_error) with a sentence; n: the tokens that were to be appended. */
+static bitnet_result bni_begin_error(const bitnet_session *s, bitnet_result r, int n, bitnet_error *err)
+{
+    if (r == BITNET_ERROR_FULL)
+        return bni_fail(err, r, 0, "%d tokens do not fit: %d of %d are taken", n, s->n_tokens, s->n_ctx);
+    if (r == BITNET_ERROR_BUSY)
+        return bni_fail(err, r, 0, "the session has rows in the pass in flight");
+    if (r != BITNET_OK)
+        return bni_fail(err, r, 0, n == 0 ? "no tokens to begin with" : "a token outside the vocabulary, or a wrong setting");
+    return r;
+}
+
+/* The prompt is tokenized twice, to count and to fill: the only allocation, from the model's allocator and freed
+   before the first pass (bitnet_begin copies). FULL is told from the count, before memory is asked for. The begin
+   token is added only to an empty session. n + 1 entries, because allocators may refuse 0 bytes. */
+BITNET_API bitnet_result bitnet_generate(bitnet_session *session, const char *prompt,
+                                         const bitnet_generation *generation, bitnet_text_fn *fn, void *user,
+                                         bitnet_reason *reason, bitnet_error *err)
+{
+    const bitnet_model *m;
+    bitnet_generation zero;
+    bitnet_event event;
+    bitnet_result r;
+    int32_t *tokens;
+    int64_t n;
+    uint64_t bytes;
+    size_t size;
+    int flags = BITNET_TOKENIZE_SPECIAL;
+    if (!session || !prompt)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, session ? "no prompt" : "no session");
+    m = session->engine->model;
+    /* The begin token belongs to position 0 only. */
+    flags |= session->n_tokens == 0 ? BITNET_TOKENIZE_BOS : 0;
+    size = strlen(prompt);
+    n = bitnet_tokenize(m, prompt, size, NULL, 0, flags);
+    if (n < 0)
+        return bni_fail(err, (bitnet_result)n, 0, "the prompt could not be tokenized");
+    if (n > session->n_ctx - session->n_tokens)
+        return bni_begin_error(session, BITNET_ERROR_FULL, n < INT32_MAX ? (int)n : INT32_MAX, err);
+    bytes = (uint64_t)(n + 1) * sizeof *tokens;
+    tokens = (int32_t *)bni_alloc(&m->allocator, bytes, 8);
+    if (!tokens)
+        return bni_fail(err, BITNET_ERROR_MEMORY, 0, "no memory for the prompt's %d tokens", (int)n);
+    n = bitnet_tokenize(m, prompt, size, tokens, n, flags);
+    memset(&zero, 0, sizeof zero);
+    r = n < 0 ? (bitnet_result)n : bitnet_begin(session, tokens, (int)n, generation ? generation : &zero);
+    bni_free(&m->allocator, tokens, bytes);
+    if (n < 0)
+        return bni_fail(err, r, 0, "the prompt could not be tokenized");
+    if (r != BITNET_OK)
+        return bni_begin_error(session, r, (int)n, err);
+    bni_session_run(session, fn, user, &event);
+    if (reason)
+        *reason = event.reason;
+    return bni_session_result(&event, err);
+}
+
+/* row_fn is set after bitnet_begin, which clears it, and before the first pass reads it. */
+BITNET_API bitnet_result bitnet_eval(bitnet_session *session, const int32_t *tokens, int n, bitnet_row_fn *fn,
+                                     void *user, bitnet_error *err)
+{
+    bitnet_event event;
+    bitnet_result r;
+    if (!session)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no session");
+    r = bitnet_begin(session, tokens, n, NULL);
+    if (r != BITNET_OK)
+        return bni_begin_error(session, r, n, err);
+    /* bitnet_begin has cleared the last one's. */
+    session->row_fn = fn;
+    session->row_user = user;
+    /* Tokens that were pending come first, and are of no interest: their rows count below 0. */
+    session->row_index = n > 0 ? n - (session->n_tokens - session->n_kv) : 0;
+    bni_session_run(session, NULL, NULL, &event);
+    session->row_fn = NULL;
+    if (event.reason == BITNET_DONE_CANCELLED)
+        return bni_fail(err, BITNET_ERROR_CANCELLED, 0, "evaluation was cancelled");
+    return bni_session_result(&event, err);
+}
+
+/* The passes add up into out itself (bni_session_pool). Position 0 overwrites it, so it need not be cleared. The
+   length is summed in double, in order. A sum of zero length gives zeros rather than NaN. */
+BITNET_API bitnet_result bitnet_embed(bitnet_session *session, const int32_t *tokens, int n, float *out,
+                                      bitnet_error *err)
+{
+    bitnet_event event;
+    bitnet_result r;
+    double sum = 0.0, length;
+    int i, n_embd;
+    if (!session || !out || n <= 0)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "nothing to embed");
+    r = bitnet_session_rewind(session, 0);
+    if (r == BITNET_OK)
+        r = bitnet_begin(session, tokens, n, NULL);
+    if (r != BITNET_OK)
+        return bni_begin_error(session, r, n, err);
+    n_embd = session->engine->model->hp.n_embd;
+    session->pooled = out;
+    bni_session_run(session, NULL, NULL, &event);
+    session->pooled = NULL;
+    r = event.reason == BITNET_DONE_CANCELLED ? bni_fail(err, BITNET_ERROR_CANCELLED, 0, "embedding was cancelled")
+                                              : bni_session_result(&event, err);
+    if (r == BITNET_OK) {
+        bni_fp_state fp = bni_fp_enter();
+        for (i = 0; i < n_embd; i++)
+            sum += (double)out[i] * (double)out[i];
+        length = bni_sqrt(sum);
+        for (i = 0; i < n_embd; i++)
+            out[i] = length > 0.0 ? (float)((double)out[i] / length) : 0.0f;
+        bni_fp_leave(fp);
+    }
+    (void)bitnet_session_rewind(session, 0);
+    return r;
+}
+
+/* ---------------------------------------------------------------------------------------------- text functions */
+
+/* These check arguments and pass on: the work is in >>tokenizer and >>chat. A model is never written after it is open,
+   so all of them may run on any number of threads at once. */
+BITNET_API int64_t bitnet_tokenize(const bitnet_model *model, const char *text, size_t size, int32_t *tokens,
+                                   int64_t capacity, int flags)
+{
+    if (!model || (size > 0 && !text) || (capacity > 0 && !tokens))
+        return BITNET_ERROR_ARGUMENT;
+    return bni_tokenize(&model->tokenizer, &model->allocator, text, size, (flags & BITNET_TOKENIZE_SPECIAL) != 0,
+                        (flags & BITNET_TOKENIZE_BOS) != 0, tokens, capacity);
+}
+
+BITNET_API int64_t bitnet_detokenize(const bitnet_model *model, const int32_t *tokens, int64_t n, char *text,
+                                     size_t capacity, int flags)
+{
+    if (!model || n < 0 || (n > 0 && !tokens) || (capacity > 0 && !text))
+        return BITNET_ERROR_ARGUMENT;
+    return bni_detokenize(&model->tokenizer, tokens, n, (flags & BITNET_DETOKENIZE_SPECIAL) != 0, text, capacity);
+}
+
+/* Borrowed from the file's header and not NUL-terminated: use *size. NULL outside the vocabulary. */
+BITNET_API const char *bitnet_token_text(const bitnet_model *model, int32_t token, size_t *size)
+{
+    bni_str s;
+    if (token < 0 || token >= (int32_t)model->tokenizer.n_tokens)
+        return NULL;
+    s = bni_token_text(&model->tokenizer, token);
+    if (size)
+        *size = s.size;
+    return s.data;
+}
+
+BITNET_API int32_t bitnet_token_find(const bitnet_model *model, const char *text)
+{
+    return bni_token_find(&model->tokenizer, bni_str_of(text));
+}
+
+BITNET_API int bitnet_token_is_end(const bitnet_model *model, int32_t token)
+{
+    return token >= 0 && token < (int32_t)model->tokenizer.n_tokens && bni_token_is_end(&model->tokenizer, token);
+}
+
+BITNET_API int64_t bitnet_chat_format(const bitnet_model *model, const bitnet_chat_message *messages, int n, int flags,
+                                      char *text, size_t capacity)
+{
+    if (!model || n < 0 || (n > 0 && !messages))
+        return BITNET_ERROR_ARGUMENT;
+    return bni_chat_format(&model->tokenizer, model->chat, messages, n, flags, text, capacity);
+}
+
+BITNET_API int64_t bitnet_chat_tokenize(const bitnet_model *model, const bitnet_chat_message *messages, int n, int flags,
+                                        int32_t *tokens, int64_t capacity)
+{
+    if (!model || n < 0 || (n > 0 && !messages))
+        return BITNET_ERROR_ARGUMENT;
+    return bni_chat_tokenize(&model->tokenizer, &model->allocator, model->chat, messages, n, flags, tokens, capacity);
+}
+
+/* No default in the switch: the compiler then names a code that was forgotten. */
+BITNET_API const char *bitnet_result_text(bitnet_result result)
+{
+    switch (result) {
+    case BITNET_OK: return "ok";
+    case BITNET_IDLE: return "nothing to run";
+    case BITNET_ERROR_ARGUMENT: return "wrong argument";
+    case BITNET_ERROR_MEMORY: return "out of memory";
+    case BITNET_ERROR_IO: return "file can't be read";
+    case BITNET_ERROR_FORMAT: return "damaged file";
+    case BITNET_ERROR_UNSUPPORTED: return "not supported";
+    case BITNET_ERROR_NUMERIC: return "a value is not finite";
+    case BITNET_ERROR_CANCELLED: return "cancelled";
+    case BITNET_ERROR_BUSY: return "session is in the pass in flight";
+    case BITNET_ERROR_FULL: return "context is full";
+    case BITNET_ERROR_STATE: return "saved state does not fit";
+    case BITNET_ERROR_BUILD: return "the build breaks IEEE arithmetic";
+    }
+    return "unknown result";
+}
+
+BITNET_API const char *bitnet_version(void) { return BITNET_VERSION; }
+/* ======================================================================================================
+   >>state    Saving and loading a session
+   ======================================================================================================
+   A saved session is
+
+       u32 "BNST" | u32 version 1 | u64 fingerprint of the model | u32 n_tokens, n_kv, n_layer, n_head_kv, head_dim, 0
+       i32 tokens [n_tokens]
+       for each layer, position, key-value head:  f32 k scale | i16 k [head_dim] | f32 v scale | i16 v [head_dim]
+       u64 hash of all the bytes before
+
+   little-endian, rows in their natural order whatever the cache's layout is, so that a state moves between machines,
+   kernel sets and versions of the layout. Nothing in it is trusted: everything is checked before the session changes.
+
+   Logits, events and the generation are not saved. The KV rows are integers with a scale, exactly as attention reads
+   them, so a loaded session continues with the bits of the one that was saved. The hash finds damage and mistakes; a
+   state made by an attacker has a right hash too, so its numbers are checked one by one: what gets past the checks is
+   what the arithmetic's bounds assume (>>reference: |integer| <= 4095). */
+
+/* "BNST" as a little-endian number, and 4 + 4 + 8 + 6 * 4 bytes before the tokens. */
+#define BNI_STATE_MAGIC 0x54534e42u
+#define BNI_STATE_HEADER 40
+
+/* K and V of one position of one head: two f32 scales and 2 * head_dim i16. */
+BNI_INLINE uint64_t bni_state_row_bytes(const bni_hparams *hp) { return 8 + 4 * (uint64_t)hp->head_dim; }
+
+/* Bytes of the whole state. The largest counts, 2^24 tokens, 1024 layers and heads of 256, stay below 2^55: no
+   overflow. The final 8 are the hash. */
+static uint64_t bni_state_bytes(const bni_hparams *hp, uint64_t n_tokens, uint64_t n_kv)
+{
+    return BNI_STATE_HEADER + 4 * n_tokens +
+           (uint64_t)hp->n_layer * n_kv * (uint64_t)hp->n_head_kv * bni_state_row_bytes(hp) + 8;
+}
+
+/* 0 can't happen for a session that fits in memory: its cache is as large as the rows, and its struct larger than the
+   header. */
+BITNET_API size_t bitnet_state_size(const bitnet_session *session)
+{
+    uint64_t n = bni_state_bytes(&session->engine->model->hp, (uint64_t)session->n_tokens, (uint64_t)session->n_kv);
+    return n <= SIZE_MAX ? (size_t)n : 0;
+}
+
+/* One row of K and V from the cache to p: k scale | k | v scale | v, see above. slot: position mod 64. area: one head's
+   part of a block. bni_kv_load writes d integers, without the padding. Bytes, because p needn't be aligned. */
+static void bni_state_put_row(uint8_t *p, const uint8_t *area, int slot, int d)
+{
+    int16_t k[BNI_MAX_HEAD_DIM], v[BNI_MAX_HEAD_DIM];
+    float k_scale, v_scale;
+    int i;
+    bni_kv_load(area, d, slot, k, &k_scale, v, &v_scale);
+    bni_store_u32(p, bni_float_bits(k_scale));
+    bni_store_u32(p + 4 + 2 * d, bni_float_bits(v_scale));
+    for (i = 0; i < d; i++) {
+        p[4 + 2 * i] = (uint8_t)k[i];
+        p[5 + 2 * i] = (uint8_t)((uint16_t)k[i] >> 8);
+        p[8 + 2 * d + 2 * i] = (uint8_t)v[i];
+        p[9 + 2 * d + 2 * i] = (uint8_t)((uint16_t)v[i] >> 8);
+    }
+}
+
+/* The way back. bni_kv_store reads up to the padded width, so the buffers are cleared and 16 longer; last 1 clears the
+   second slot of a pair of positions, as the pass that wrote the row did. */
+static void bni_state_get_row(const uint8_t *p, uint8_t *area, int slot, int d, int last)
+{
+    int16_t k[BNI_MAX_HEAD_DIM + 16], v[BNI_MAX_HEAD_DIM + 16];
+    int i;
+    memset(k, 0, sizeof k);
+    memset(v, 0, sizeof v);
+    for (i = 0; i < d; i++) {
+        k[i] = (int16_t)bni_load_u16(p + 4 + 2 * i);
+        v[i] = (int16_t)bni_load_u16(p + 8 + 2 * d + 2 * i);
+    }
+    bni_kv_store(area, d, slot, k, bni_load_f32(p), v, bni_load_f32(p + 4 + 2 * d), last);
+}
+
+/* Are the integers of a row in their range and the scales finite and not negative? One comparison for both: a sign bit
+   makes the unsigned number larger than any infinity's. */
+static int bni_state_row_sound(const uint8_t *p, int d)
+{
+    int i, half;
+    for (half = 0; half < 2; half++, p += 4 + 2 * d) {
+        if (bni_load_u32(p) >= 0x7f800000u)
+            return 0;
+        for (i = 0; i < d; i++) {
+            int v = (int16_t)bni_load_u16(p + 4 + 2 * i);
+            if (v < -4095 || v > 4095)
+                return 0;
+        }
+    }
+    return 1;
+}
+
+/* Between passes of a running generation too: tokens then has one more than the cache. buffer needs no alignment;
+   bytes beyond bitnet_state_size stay untouched. The digest takes 8 bytes at a time with a load that works at any
+   address. */
+BITNET_API bitnet_result bitnet_state_save(const bitnet_session *session, void *buffer, size_t size, bitnet_error *err)
+{
+    const bitnet_session *s = session;
+    const bni_hparams *hp;
+    uint8_t *p = (uint8_t *)buffer;
+    uint64_t row, hash;
+    int layer, pos, head, i;
+    if (!s || !buffer || size < bitnet_state_size(s))
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no session, or a buffer of %u bytes where %u are needed",
+                        (uint64_t)size, s ? (uint64_t)bitnet_state_size(s) : 0);
+    if (s->n_rows > 0)
+        return bni_fail(err, BITNET_ERROR_BUSY, 0, "the session has rows in the pass in flight");
+    hp = &s->engine->model->hp;
+    row = bni_state_row_bytes(hp);
+    bni_store_u32(p, BNI_STATE_MAGIC);
+    bni_store_u32(p + 4, 1);
+    bni_store_u64(p + 8, s->engine->model->fingerprint);
+    bni_store_u32(p + 16, (uint32_t)s->n_tokens);
+    bni_store_u32(p + 20, (uint32_t)s->n_kv);
+    bni_store_u32(p + 24, (uint32_t)hp->n_layer);
+    bni_store_u32(p + 28, (uint32_t)hp->n_head_kv);
+    bni_store_u32(p + 32, (uint32_t)hp->head_dim);
+    bni_store_u32(p + 36, 0);
+    p += BNI_STATE_HEADER;
+    for (i = 0; i < s->n_tokens; i++, p += 4)
+        bni_store_u32(p, (uint32_t)s->tokens[i]);
+    for (layer = 0; layer < hp->n_layer; layer++)
+        for (pos = 0; pos < s->n_kv; pos++)
+            for (head = 0; head < hp->n_head_kv; head++, p += row)
+                bni_state_put_row(p, s->blocks[pos / 64] + bni_area_offset(hp, layer, head), pos % 64, hp->head_dim);
+    hash = bni_digest(BNI_DIGEST_START, buffer, (uint64_t)(p - (uint8_t *)buffer));
+    bni_store_u64(p, hash);
+    return BITNET_OK;
+}
+
+/* Everything that can be wrong with a saved state; *n_tokens and *n_kv are its counts. From cheap to dear, and each
+   check stands on those before: the counts are bounded by n_ctx before they enter a size, the size is exact before the
+   hash reads that far, and only then are tokens and rows read. Offsets in errors are bytes of the state. */
+static bitnet_result bni_state_check(const bitnet_session *s, const uint8_t *p, uint64_t size, int *n_tokens, int *n_kv,
+                                     bitnet_error *err)
+{
+    const bitnet_model *m = s->engine->model;
+    const bni_hparams *hp = &m->hp;
+    uint64_t tokens, kv, i, rows;
+    if (size < BNI_STATE_HEADER + 8 || bni_load_u32(p) != BNI_STATE_MAGIC)
+        return bni_fail(err, BITNET_ERROR_STATE, 0, "not a saved session");
+    if (bni_load_u32(p + 4) != 1)
+        return bni_fail(err, BITNET_ERROR_STATE, 4, "a saved session of version %u", (uint64_t)bni_load_u32(p + 4));
+    if (bni_load_u64(p + 8) != m->fingerprint || bni_load_u32(p + 24) != (uint32_t)hp->n_layer ||
+        bni_load_u32(p + 28) != (uint32_t)hp->n_head_kv || bni_load_u32(p + 32) != (uint32_t)hp->head_dim)
+        return bni_fail(err, BITNET_ERROR_STATE, 8, "a session of another model");
+    tokens = bni_load_u32(p + 16);
+    kv = bni_load_u32(p + 20);
+    if (kv > tokens || tokens > (uint64_t)s->n_ctx)
+        return bni_fail(err, BITNET_ERROR_STATE, 16, "a session of %u tokens, this one holds %d", tokens, s->n_ctx);
+    if (size != bni_state_bytes(hp, tokens, kv))
+        return bni_fail(err, BITNET_ERROR_STATE, size, "%u bytes, a session of %u tokens has %u", size, tokens,
+                        bni_state_bytes(hp, tokens, kv));
+    if (bni_digest(BNI_DIGEST_START, p, size - 8) != bni_load_u64(p + size - 8))
+        return bni_fail(err, BITNET_ERROR_STATE, size - 8, "the saved session is damaged (its hash differs)");
+    for (i = 0; i < tokens; i++)
+        if (bni_load_u32(p + BNI_STATE_HEADER + 4 * i) >= (uint32_t)hp->n_vocab)
+            return bni_fail(err, BITNET_ERROR_STATE, BNI_STATE_HEADER + 4 * i, "a token outside the vocabulary");
+    p += BNI_STATE_HEADER + 4 * tokens;
+    rows = (uint64_t)hp->n_layer * kv * (uint64_t)hp->n_head_kv;
+    for (i = 0; i < rows; i++)
+        if (!bni_state_row_sound(p + i * bni_state_row_bytes(hp), hp->head_dim))
+            return bni_fail(err, BITNET_ERROR_STATE, BNI_STATE_HEADER + 4 * tokens + i * bni_state_row_bytes(hp),
+                            "a cache row out of range");
+    *n_tokens = (int)tokens;
+    *n_kv = (int)kv;
+    return BITNET_OK;
+}
+
+/* All or nothing: after bni_state_check nothing can fail. No logits: bitnet_begin without a prompt evaluates the last
+   token again, or the pending one. */
+BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *buffer, size_t size, bitnet_error *err)
+{
+    bitnet_session *s = session;
+    const bni_hparams *hp;
+    const uint8_t *p = (const uint8_t *)buffer;
+    int n_tokens = 0, n_kv = 0, layer, pos, head, i;
+    bitnet_result r;
+    if (!s || !buffer)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "no session or no buffer");
+    if (s->n_rows > 0)
+        return bni_fail(err, BITNET_ERROR_BUSY, 0, "the session has rows in the pass in flight");
+    r = bni_state_check(s, p, size, &n_tokens, &n_kv, err);
+    if (r != BITNET_OK)
+        return r;
+    hp = &s->engine->model->hp;
+    bni_session_stop(s);
+    p += BNI_STATE_HEADER;
+    for (i = 0; i < n_tokens; i++, p += 4)
+        s->tokens[i] = (int32_t)bni_load_u32(p);
+    for (layer = 0; layer < hp->n_layer; layer++)
+        for (pos = 0; pos < n_kv; pos++)
+            for (head = 0; head < hp->n_head_kv; head++, p += bni_state_row_bytes(hp))
+                bni_state_get_row(p, s->blocks[pos / 64] + bni_area_offset(hp, layer, head), pos % 64, hp->head_dim,
+                                  pos == n_kv - 1);
+    s->n_tokens = n_tokens;
+    s->n_kv = n_kv;
+    s->has_logits = 0;
+    return BITNET_OK;
+}
+/* ======================================================================================================
+   >>end    Changes and licence
+   ======================================================================================================
+   0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
+          SPM tokenizers; chat templates; integer attention; kernels scalar, AVX2 and AVX-512 VNNI on the R16
+          layout; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
+          saved states. */
+
+#if defined(__clang__)
+  #if defined(BNI_X87)
+    #pragma clang attribute bni_sse2.pop
+  #endif
+  #if defined(__x86_64__) || defined(__i386__)
+    #pragma float_control(pop)
+  #endif
+#elif defined(__GNUC__)
+  #pragma GCC pop_options
+#elif defined(_MSC_VER)
+  #pragma float_control(pop)
+#endif
+
+#undef BITNET_IMPLEMENTATION         /* a second #include of this file declares, and defines nothing */
+#endif /* BITNET_IMPLEMENTATION */
+#endif /* !BNI_ISA */
+
+/*
+   Licence: this software is available under two licences; choose whichever you prefer.
+   ------------------------------------------------------------------------------------------------------
+   ALTERNATIVE A - MIT License
+   Copyright (c) 2026 the bitnet.h authors
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+   documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+   rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to
+   permit persons to whom the Software is furnished to do so, subject to the following conditions:
+   The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+   Software.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+   WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS
+   OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+   OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ------------------------------------------------------------------------------------------------------
+   ALTERNATIVE B - Public Domain (www.unlicense.org)
+   This is free and unencumbered software released into the public domain.
+   Anyone is free to copy, modify, publish, use, compile, sell, or distribute this software, either in source code form
+   or as a compiled binary, for any purpose, commercial or non-commercial, and by any means.
+   In jurisdictions that recognize copyright laws, the author or authors of this software dedicate any and all copyright
+   interest in the software to the public domain. We make this dedication for the benefit of the public at large and to
+   the detriment of our heirs and successors. We intend this dedication to be an overt act of relinquishment in
+   perpetuity of all present and future rights to this software under copyright law.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+   WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE
+   LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/

@@ -1,0 +1,767 @@
+/* test_kernels: every kernel of every instruction set gives the bits of the reference; the reference is right.
+
+   Each case runs the scalar function and the same function of every other kernel set this CPU runs, on random data and
+   on the worst cases (largest codes and activations, zeros, denormals, infinities, NaN), at odd sizes, with guard
+   bytes behind every result. Then the reference itself against naive arithmetic and against libm.
+
+   `test_kernels --hash` prints one number made of all reference results: it must not depend on compiler or flags, so the
+   inputs are made without any inexact arithmetic. */
+
+#define BITNET_IMPLEMENTATION
+#include "bitnet.h"
+#include "test.h"
+#include <math.h>
+
+static uint64_t seed = 20240217;
+static uint64_t hash = 14695981039346656037u;
+
+/* Kernel sets that run here, without the scalar one. */
+static const bni_kernels *sets[8];
+static int n_sets;
+
+static void hash_bytes(const void *data, size_t n)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    size_t i;
+    for (i = 0; i < n; i++)
+        hash = (hash ^ p[i]) * 1099511628211u;
+}
+
+/* ------------------------------------------------------------------------------------------------ buffers */
+
+enum { GUARD = 64 };
+
+/* n bytes at a 64-byte boundary plus offset, guarded behind; all are freed by free_all. */
+static void *blocks[256];
+static uint8_t *guards[256];
+static int n_blocks;
+
+static void *buffer(size_t n, size_t offset)
+{
+    uint8_t *p = (uint8_t *)malloc(n + offset + 64 + GUARD), *at;
+    if (!p || n_blocks == 256)
+        exit(1);
+    at = p + (64 - (uintptr_t)p % 64) % 64 + offset;
+    memset(at, 0xee, n);
+    memset(at + n, 0x5a, GUARD);
+    blocks[n_blocks] = p;
+    guards[n_blocks++] = at + n;
+    return at;
+}
+
+static void free_all(const char *what)
+{
+    int i, j, intact = 1;
+    for (i = 0; i < n_blocks; i++) {
+        for (j = 0; j < GUARD; j++)
+            intact &= guards[i][j] == 0x5a;
+        free(blocks[i]);
+    }
+    n_blocks = 0;
+    CHECK(intact, "%s wrote behind a buffer", what);
+}
+
+static float *floats(int n) { return (float *)buffer((size_t)n * sizeof(float), 0); }
+
+/* --------------------------------------------------------------------------------------------------- data */
+
+enum { NORMAL, ZERO, TINY, WIDE, HALVES, SPECIAL, N_KINDS };
+
+/* One float, made of bits or of exact products. */
+static float number(int kind)
+{
+    uint32_t r = (uint32_t)test_random(&seed);
+    switch (kind) {
+    case NORMAL: return (float)((int32_t)(r >> 8) - 8388608) * 2.384185791015625e-7f;       /* -2 .. 2 */
+    case ZERO: return bni_bits_float(r & 0x80000000u);
+    case TINY: return bni_bits_float(r & 0x80ffffffu);
+    case WIDE: return bni_bits_float((r & 0x80ffffffu) + (50u + (r >> 24 & 127u)) * 0x800000u);
+    case HALVES: return (float)((int32_t)(r & 511u) - 256) * 0.5f;
+    default:
+        if ((r & 15u) == 0)
+            return bni_bits_float((r & 0x80000000u) | 0x7f800000u | (r & 16u ? 0x400001u : 0u));
+        return bni_bits_float((r & 0x80ffffffu) + 0x3f000000u);
+    }
+}
+
+/* n numbers and the padding that rows have. */
+static void fill(float *x, int n, int kind)
+{
+    int i;
+    for (i = 0; i < bni_pad16(n); i++)
+        x[i] = i < n ? number(kind) : 0.0f;
+}
+
+static int is_nan(float x) { return (bni_float_bits(x) & 0x7fffffffu) > 0x7f800000u; }
+
+/* Equal bits; any two NaN are equal, as IEEE does not say which of two a sum returns. */
+static int same(const float *a, const float *b, int n)
+{
+    int i;
+    for (i = 0; i < n; i++)
+        if (bni_float_bits(a[i]) != bni_float_bits(b[i]) && !(is_nan(a[i]) && is_nan(b[i])))
+            return 0;
+    return 1;
+}
+
+static void hash_floats(const float *x, int n)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        uint32_t bits = is_nan(x[i]) ? 0x7fc00000u : bni_float_bits(x[i]);
+        hash_bytes(&bits, sizeof bits);
+    }
+}
+
+static const int sizes[] = {1, 7, 15, 16, 17, 31, 32, 33, 48, 100, 128, 250, 640, 2560};
+enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
+
+/* ----------------------------------------------------------------------------------- elementwise kernels */
+
+static void test_norm(int n, int kind)
+{
+    float *x = floats(bni_pad16(n)), *w = floats(bni_pad16(n)), *a = floats(bni_pad16(n)), *b = floats(bni_pad16(n));
+    int s;
+    fill(x, n, kind);
+    fill(w, n, NORMAL);
+    bni_kernels_scalar.rms_norm(a, x, w, 1e-5f, n);
+    hash_floats(a, bni_pad16(n));
+    for (s = 0; s < n_sets; s++) {
+        sets[s]->rms_norm(b, x, w, 1e-5f, n);
+        CHECK(same(a, b, bni_pad16(n)), "%s rms_norm n=%d kind=%d", sets[s]->name, n, kind);
+        memcpy(b, x, (size_t)bni_pad16(n) * sizeof *b);
+        sets[s]->rms_norm(b, b, w, 1e-5f, n);
+        CHECK(same(a, b, bni_pad16(n)), "%s rms_norm in place n=%d kind=%d", sets[s]->name, n, kind);
+    }
+    free_all("rms_norm");
+}
+
+static void test_activate(int n, int kind)
+{
+    float *x = floats(bni_pad16(n)), *up = floats(bni_pad16(n)), *a = floats(bni_pad16(n)), *b = floats(bni_pad16(n));
+    int s, act;
+    fill(x, n, kind);
+    fill(up, n, NORMAL);
+    for (act = BNI_ACT_RELU2; act <= BNI_ACT_GELU; act++) {
+        bni_kernels_scalar.activate(a, x, up, n, act);
+        hash_floats(a, bni_pad16(n));
+        for (s = 0; s < n_sets; s++) {
+            memcpy(b, x, (size_t)bni_pad16(n) * sizeof *b);
+            sets[s]->activate(b, b, up, n, act);
+            CHECK(same(a, b, bni_pad16(n)), "%s activate %d n=%d kind=%d", sets[s]->name, act, n, kind);
+        }
+    }
+    free_all("activate");
+}
+
+static void test_quantize(int n, int kind)
+{
+    static const int ranges[] = {4095, 127};
+    float *x = floats(bni_pad16(n)), *loose = (float *)buffer((size_t)n * sizeof(float), 4);
+    int stride, r, s, pad = bni_pad16(n);
+    uint32_t max, other;
+    fill(x, n, kind);
+    memcpy(loose, x, (size_t)n * sizeof *x);
+    max = bni_kernels_scalar.max_abs(x, n);
+    hash_bytes(&max, sizeof max);
+    for (s = 0; s < n_sets; s++) {
+        other = sets[s]->max_abs(x, n);
+        CHECK(max == other, "%s max_abs n=%d kind=%d: %x, not %x", sets[s]->name, n, kind, other, max);
+    }
+    for (stride = 4; stride <= 12; stride += 8) {
+        int8_t *a = (int8_t *)buffer((size_t)(pad / 4 * stride), 4), *b = (int8_t *)buffer((size_t)(pad / 4 * stride), 4);
+        uint32_t top = max >> 23 < 100 ? 100 : max >> 23 > 200 ? 200 : max >> 23;
+        float scale = bni_bits_float((254u + 6u - top) << 23);                 /* a power of 2: up to +-128 */
+        int32_t sum = bni_kernels_scalar.quantize_i8(a, stride, x, scale, n);
+        hash_bytes(a, (size_t)(pad / 4 * stride));
+        for (s = 0; s < n_sets; s++) {
+            int32_t got = sets[s]->quantize_i8(b, stride, x, scale, n);
+            CHECK(sum == got, "%s quantize_i8 n=%d kind=%d: sum %d, not %d", sets[s]->name, n, kind, got, sum);
+            CHECK(memcmp(a, b, (size_t)(pad / 4 * stride)) == 0, "%s quantize_i8 n=%d kind=%d stride=%d",
+                  sets[s]->name, n, kind, stride);
+        }
+    }
+    for (r = 0; r < 2; r++) {
+        int16_t *a = (int16_t *)buffer((size_t)pad * 2, 2), *b = (int16_t *)buffer((size_t)pad * 2, 2);
+        float scale = bni_kernels_scalar.quantize_i16(a, loose, n, pad, ranges[r], &max);
+        hash_bytes(a, (size_t)pad * 2);
+        for (s = 0; s < n_sets; s++) {
+            float got = sets[s]->quantize_i16(b, loose, n, pad, ranges[r], &other);
+            CHECK(bni_float_bits(scale) == bni_float_bits(got) && max == other && memcmp(a, b, (size_t)pad * 2) == 0,
+                  "%s quantize_i16 n=%d kind=%d range=%d", sets[s]->name, n, kind, ranges[r]);
+        }
+    }
+    free_all("quantize");
+}
+
+static void test_rescale(int n, int kind)
+{
+    float *w = floats(bni_pad16(n)), *y = floats(bni_pad16(n)), *a = floats(bni_pad16(n)), *b = floats(bni_pad16(n));
+    int32_t *sum = (int32_t *)buffer((size_t)bni_pad16(n) * 4, 0);
+    int i, s, add;
+    fill(w, n, NORMAL);
+    fill(y, n, kind);
+    for (i = 0; i < bni_pad16(n); i++)
+        sum[i] = i < n ? (int32_t)(test_random(&seed) >> 40) - (1 << 23) : 0;
+    for (add = 0; add < 2; add++) {
+        memcpy(a, y, (size_t)bni_pad16(n) * sizeof *y);
+        bni_kernels_scalar.rescale(a, sum, 41.7f, w, n, add);
+        hash_floats(a, bni_pad16(n));
+        for (s = 0; s < n_sets; s++) {
+            memcpy(b, y, (size_t)bni_pad16(n) * sizeof *y);
+            sets[s]->rescale(b, sum, 41.7f, w, n, add);
+            CHECK(same(a, b, bni_pad16(n)), "%s rescale n=%d add=%d", sets[s]->name, n, add);
+        }
+    }
+    free_all("rescale");
+}
+
+static void test_rope(int n_rot, int kind)
+{
+    float *x = (float *)buffer((size_t)n_rot * 4, 8), *a = (float *)buffer((size_t)n_rot * 4, 8);
+    float *b = (float *)buffer((size_t)n_rot * 4, 8), *cs = (float *)buffer((size_t)n_rot * 4, 4);
+    int i, s, neox;
+    for (i = 0; i < n_rot; i++) {
+        x[i] = number(kind);
+        cs[i] = number(NORMAL);
+    }
+    for (neox = 0; neox < 2; neox++) {
+        memcpy(a, x, (size_t)n_rot * 4);
+        bni_kernels_scalar.rope(a, cs, n_rot, neox);
+        hash_floats(a, n_rot);
+        for (s = 0; s < n_sets; s++) {
+            memcpy(b, x, (size_t)n_rot * 4);
+            sets[s]->rope(b, cs, n_rot, neox);
+            CHECK(same(a, b, n_rot), "%s rope n_rot=%d neox=%d", sets[s]->name, n_rot, neox);
+        }
+    }
+    free_all("rope");
+}
+
+static void test_elementwise(void)
+{
+    int i, kind;
+    for (i = 0; i < N_SIZES; i++) {
+        for (kind = 0; kind < N_KINDS; kind++) {
+            test_norm(sizes[i], kind);
+            test_activate(sizes[i], kind);
+            test_quantize(sizes[i], kind);
+            test_rescale(sizes[i], kind);
+            if (sizes[i] <= 256)
+                test_rope(2 * sizes[i], kind);
+        }
+    }
+    /* exp over its whole range: silu of what is far below zero shows every bit of it */
+    for (i = 0; i < 200; i++) {
+        float *x = floats(2048), *one = floats(2048), *a = floats(2048), *b = floats(2048);
+        int k, s;
+        for (k = 0; k < 2048; k++) {
+            x[k] = bni_bits_float(0xc0000000u + (uint32_t)(test_random(&seed) >> 32) % 0x3000000u);
+            one[k] = 1.0f;
+        }
+        bni_kernels_scalar.activate(a, x, one, 2048, BNI_ACT_SILU);
+        hash_floats(a, 2048);
+        for (s = 0; s < n_sets; s++) {
+            sets[s]->activate(b, x, one, 2048, BNI_ACT_SILU);
+            CHECK(same(a, b, 2048), "%s exp, run %d", sets[s]->name, i);
+        }
+        free_all("activate");
+    }
+}
+
+/* --------------------------------------------------------------------------------------- ternary products */
+
+enum { ANY, ALL_PLUS_MAX, ALL_PLUS_MIN, ALL_MINUS_MIN, ALL_ZERO, N_TERNARY };
+
+/* code: w + 1. Packs by the picture in >>formats. */
+static void pack_r16(uint8_t *strips, int n_strips, int n_cols, const uint8_t *code)
+{
+    int row, k;
+    memset(strips, 0, (size_t)n_strips * (size_t)n_cols * 4);
+    for (row = 0; row < 16 * n_strips; row++)
+        for (k = 0; k < n_cols; k++) {
+            size_t at = (size_t)(row / 16) * (size_t)n_cols * 4 + (size_t)(k / 16) * 64;
+            at += (size_t)(row % 16) * 4 + (size_t)(k % 4);
+            strips[at] = (uint8_t)(strips[at] | code[(size_t)row * (size_t)n_cols + (size_t)k] << (2 * (k % 16 / 4)));
+        }
+}
+
+static void test_matmul(int n_strips, int n_cols, int n_tokens, int kind)
+{
+    const size_t n_rows = (size_t)n_strips * 16;
+    const int ldy = 16 * n_strips + 16;
+    uint8_t *code = (uint8_t *)buffer(n_rows * (size_t)n_cols, 0);
+    uint8_t *w = (uint8_t *)buffer(n_rows * (size_t)n_cols / 4, 0);
+    int8_t *x = (int8_t *)buffer((size_t)(n_cols * n_tokens), 0);
+    int32_t *a = (int32_t *)buffer((size_t)(ldy * n_tokens) * 4, 0);
+    int32_t *b = (int32_t *)buffer((size_t)(ldy * n_tokens) * 4, 0);
+    int32_t x_sum[8] = {0};
+    size_t i;
+    int k, t, s;
+    for (i = 0; i < n_rows * (size_t)n_cols; i++)
+        code[i] = (uint8_t)(kind == ANY ? (int)(test_random(&seed) % 3) : kind == ALL_MINUS_MIN ? 0 : kind == ALL_ZERO ? 1 : 2);
+    for (k = 0; k < n_cols; k++)
+        for (t = 0; t < n_tokens; t++) {
+            int v = kind == ANY ? (int)(test_random(&seed) % 256) - 128 : kind == ALL_PLUS_MAX ? 127 : -128;
+            x[(k / 4 * n_tokens + t) * 4 + k % 4] = (int8_t)v;
+            x_sum[t] += v;
+        }
+    pack_r16(w, n_strips, n_cols, code);
+    bni_kernels_scalar.matmul_r16(a, ldy, w, n_strips, n_cols, x, n_tokens, x_sum);
+    for (t = 0; t < n_tokens; t++) {
+        hash_bytes(a + (ptrdiff_t)t * ldy, n_rows * 4);
+        for (i = 0; i < n_rows; i += 5) {
+            int32_t sum = 0;
+            for (k = 0; k < n_cols; k++)
+                sum += (code[i * (size_t)n_cols + (size_t)k] - 1) * x[(k / 4 * n_tokens + t) * 4 + k % 4];
+            CHECK(a[(size_t)(t * ldy) + i] == sum, "scalar matmul_r16 strips=%d cols=%d tokens=%d kind=%d: %d, not %d",
+                  n_strips, n_cols, n_tokens, kind, a[(size_t)(t * ldy) + i], sum);
+        }
+    }
+    for (s = 0; s < n_sets; s++) {
+        int equal = 1;
+        memset(b, 0xee, (size_t)(ldy * n_tokens) * 4);
+        sets[s]->matmul_r16(b, ldy, w, n_strips, n_cols, x, n_tokens, x_sum);
+        for (t = 0; t < n_tokens; t++)
+            equal &= memcmp(a + (ptrdiff_t)t * ldy, b + (ptrdiff_t)t * ldy, (size_t)ldy * 4) == 0;
+        CHECK(equal, "%s matmul_r16 strips=%d cols=%d tokens=%d kind=%d", sets[s]->name, n_strips, n_cols, n_tokens, kind);
+    }
+    free_all("matmul_r16");
+}
+
+static void test_ternary(void)
+{
+    static const int cols[] = {16, 32, 112, 128, 144, 240, 256, 272, 528, 2560};
+    static const int strips[] = {1, 2, 3, 5, 8};
+    int c, s, t, kind;
+    for (c = 0; c < 10; c++)
+        for (s = 0; s < 5; s++)
+            for (t = 1; t <= 8; t++)
+                for (kind = 0; kind < N_TERNARY; kind++)
+                    if ((cols[c] < 2560 && (strips[s] < 4 || kind == ANY)) || (strips[s] == 3 && t % 3 == 1))
+                        test_matmul(strips[s], cols[c], t, kind);
+}
+
+/* ----------------------------------------------------------------------------------------------- attention */
+
+/* A filled cache and queries; everything of a bni_attend but the place of results. */
+typedef struct attend_case {
+    bni_attend a;
+    int16_t *q;
+    float *q_scale, *keys, *values, *queries;  /* the floats they came from: [positions or rows][d] */
+    int32_t *pos;
+    uint8_t **table;
+    int n_pos;
+} attend_case;
+
+static float *out_rows[BNI_ATTEND_ROWS];
+
+/* Positions 0 .. n_pos - 1 hold data; what lies behind in the last block is garbage: NaN scales, integers of all ones. */
+static attend_case make_attend(int d, int n_rows, int n_pos, int kind)
+{
+    attend_case c;
+    const int dp = bni_pad16(d), n_table = (n_pos + 63) / 64;
+    const size_t area = bni_kv_area_size(d);
+    int16_t k[256], v[256];
+    uint32_t bits;
+    int i, p;
+    memset(&c, 0, sizeof c);
+    c.n_pos = n_pos;
+    c.table = (uint8_t **)buffer((size_t)n_table * sizeof *c.table, 0);
+    c.q = (int16_t *)buffer((size_t)(n_rows * dp) * 2, 0);
+    c.q_scale = floats(16);
+    c.pos = (int32_t *)buffer(64, 0);
+    c.keys = floats(n_pos * d);
+    c.values = floats(n_pos * d);
+    c.queries = floats(n_rows * d);
+    for (i = 0; i < n_table; i++) {
+        c.table[i] = (uint8_t *)buffer(area + 128, 0);
+        memset(c.table[i], 0xff, area + 128);
+    }
+    for (i = 0; i < n_pos * d; i++) {
+        c.keys[i] = number(kind);
+        c.values[i] = number(kind);
+    }
+    for (i = 0; i < n_rows * d; i++)
+        c.queries[i] = number(kind == SPECIAL ? NORMAL : kind) * 2.0f;
+    for (p = 0; p < n_pos; p++) {
+        float ks = bni_kernels_scalar.quantize_i16(k, c.keys + p * d, d, d, 4095, &bits);
+        float vs = bni_kernels_scalar.quantize_i16(v, c.values + p * d, d, d, 4095, &bits);
+        if (kind == SPECIAL && p % 7 == 3)
+            ks = number(SPECIAL);              /* what a damaged state might hold */
+        bni_kv_store(c.table[p / 64] + 128, d, p % 64, k, ks, v, vs, 1);
+    }
+    for (i = 0; i < n_rows; i++) {
+        c.q_scale[i] = bni_kernels_scalar.quantize_i16(c.q + i * dp, c.queries + i * d, d, dp, 4095, &bits);
+        c.pos[i] = n_pos - 1 - (i < 3 ? 0 : test_below(&seed, n_pos));
+    }
+    c.a.q = c.q;
+    c.a.q_scale = c.q_scale;
+    c.a.pos = c.pos;
+    c.a.n_rows = n_rows;
+    c.a.head_dim = d;
+    c.a.scale = 0.125f;
+    c.a.blocks = (const uint8_t *const *)c.table;
+    c.a.area = 128;
+    c.a.out = out_rows;
+    c.a.ld_scores = n_table * 64;
+    c.a.scores = floats(16 * c.a.ld_scores);
+    c.a.scratch = floats(BNI_ATTEND_SCRATCH(d));
+    return c;
+}
+
+static void test_attend(int d, int n_rows, int n_pos, int kind)
+{
+    attend_case c = make_attend(d, n_rows, n_pos, kind);
+    float *a = (float *)buffer((size_t)(n_rows * d) * 4, 4), *b = (float *)buffer((size_t)(n_rows * d) * 4, 4);
+    int i, s;
+    for (i = 0; i < n_rows; i++)
+        out_rows[i] = a + i * d;
+    bni_kernels_scalar.attend(&c.a);
+    hash_floats(a, n_rows * d);
+    for (i = 0; i < n_rows; i++)
+        out_rows[i] = b + i * d;
+    for (s = 0; s < n_sets; s++) {
+        memset(b, 0xee, (size_t)(n_rows * d) * 4);
+        sets[s]->attend(&c.a);
+        CHECK(same(a, b, n_rows * d), "%s attend d=%d rows=%d positions=%d kind=%d", sets[s]->name, d, n_rows, n_pos, kind);
+    }
+    free_all("attend");
+}
+
+/* The same attention in double, from the floats that were quantized. Result: the largest error of a row's output relative to
+   its largest value. */
+static double attend_error(int d, int n_rows, int n_pos)
+{
+    attend_case c = make_attend(d, n_rows, n_pos, NORMAL);
+    float *out = floats(n_rows * d);
+    double worst = 0;
+    int i, j, k;
+    c.a.scale = 1.0f / bni_sqrtf((float)d);
+    for (i = 0; i < n_rows; i++)
+        out_rows[i] = out + i * d;
+    bni_kernels_scalar.attend(&c.a);
+    for (i = 0; i < n_rows; i++) {
+        double *e = (double *)buffer((size_t)n_pos * sizeof *e, 0), o[256] = {0}, sum = 0, most = 0, error = 0;
+        for (j = 0; j <= c.pos[i]; j++) {
+            double dot = 0;
+            for (k = 0; k < d; k++)
+                dot += (double)c.queries[i * d + k] * (double)c.keys[j * d + k];
+            e[j] = exp(dot / sqrt((double)d));
+            sum += e[j];
+            for (k = 0; k < d; k++)
+                o[k] += e[j] * (double)c.values[j * d + k];
+        }
+        for (k = 0; k < d; k++) {
+            most = fabs(o[k] / sum) > most ? fabs(o[k] / sum) : most;
+            error = fabs(o[k] / sum - (double)out[i * d + k]) > error ? fabs(o[k] / sum - (double)out[i * d + k]) : error;
+        }
+        worst = error / most > worst ? error / most : worst;
+    }
+    free_all("attend");
+    return worst;
+}
+
+static void test_attention(void)
+{
+    static const int dims[] = {2, 16, 64, 80, 96, 100, 128, 144, 256};
+    static const int positions[] = {1, 2, 15, 16, 17, 63, 64, 65, 130, 300};
+    int d, p, r, kind;
+    for (d = 0; d < 9; d++) {
+        for (p = 0; p < 10; p++)
+            for (r = 1; r <= 16; r += r < 6 ? 1 : 5)
+                test_attend(dims[d], r, positions[p], NORMAL);
+        for (kind = ZERO; kind < N_KINDS; kind++)
+            test_attend(dims[d], 5, 200, kind);
+        if (dims[d] >= 64) {
+            double error = attend_error(dims[d], 8, 500);
+            CHECK(error < 1e-3, "attention in integers, d=%d: error %g", dims[d], error);
+        }
+    }
+}
+
+static void test_kv(void)
+{
+    int16_t k[100], v[100], k2[100], v2[100];
+    uint8_t *area = (uint8_t *)buffer(bni_kv_area_size(100), 0);
+    float ks, vs;
+    int slot, i;
+    for (slot = 0; slot < 64; slot++) {
+        for (i = 0; i < 100; i++) {
+            k[i] = (int16_t)(slot * 50 + i);
+            v[i] = (int16_t)(-slot * 50 - i);
+        }
+        bni_kv_store(area, 100, slot, k, (float)slot, v, (float)-slot, slot % 3 == 0);
+    }
+    for (slot = 0; slot < 64; slot++) {
+        bni_kv_load(area, 100, slot, k2, &ks, v2, &vs);
+        for (i = 0; i < 100 && k2[i] == slot * 50 + i && v2[i] == -slot * 50 - i; i++)
+            ;
+        CHECK(i == 100 && bni_float_bits(ks) == bni_float_bits((float)slot) &&
+              bni_float_bits(vs) == bni_float_bits((float)-slot), "kv slot %d column %d", slot, i);
+    }
+    free_all("kv");
+}
+
+/* ------------------------------------------------------------------------------------------- rows of floats */
+
+static const int row_types[] = {BNI_TYPE_F32, BNI_TYPE_F16, BNI_TYPE_BF16, BNI_TYPE_Q8_0, BNI_TYPE_Q4_0, BNI_TYPE_Q6_K};
+
+/* Bytes of a row; 0 if n does not fit the type. */
+static size_t bytes_of(int type, int n)
+{
+    switch (type) {
+    case BNI_TYPE_F32: return (size_t)n * 4;
+    case BNI_TYPE_F16: case BNI_TYPE_BF16: return (size_t)n * 2;
+    case BNI_TYPE_Q8_0: return n % 32 ? 0 : (size_t)n / 32 * 34;
+    case BNI_TYPE_Q4_0: return n % 32 ? 0 : (size_t)n / 32 * 18;
+    default: return n % 256 ? 0 : (size_t)n / 256 * 210;
+    }
+}
+
+static void test_dot(int type, int n, int n_rows, int n_tokens, int kind)
+{
+    const size_t bytes = bytes_of(type, n), stride = (size_t)bni_pad16(n) + 16;
+    uint8_t *rows;
+    float *x, *a, *b, *ya[8], *yb[8];
+    size_t i;
+    int t, s;
+    if (bytes == 0)
+        return;
+    rows = (uint8_t *)buffer(bytes * (size_t)n_rows, 1);
+    x = floats((int)stride * n_tokens);
+    a = floats(n_rows * n_tokens);
+    b = floats(n_rows * n_tokens);
+    for (i = 0; i < bytes * (size_t)n_rows; i++)
+        rows[i] = (uint8_t)test_random(&seed);
+    if (kind != SPECIAL) {           /* random bytes hold infinities: clear the exponents' top bit */
+        if (type == BNI_TYPE_F32)
+            for (i = 3; i < bytes * (size_t)n_rows; i += 4)
+                rows[i] = (uint8_t)((rows[i] & 0x80u) | 0x3fu);
+        else if (type == BNI_TYPE_F16 || type == BNI_TYPE_BF16)
+            for (i = 1; i < bytes * (size_t)n_rows; i += 2)
+                rows[i] = (uint8_t)(rows[i] & 0xbfu);
+        else
+            for (i = 0; i < bytes * (size_t)n_rows; i++)
+                if (type == BNI_TYPE_Q8_0 ? i % 34 == 1 : type == BNI_TYPE_Q4_0 ? i % 18 == 1 : i % 210 == 209)
+                    rows[i] = (uint8_t)(rows[i] & 0xbfu);
+    }
+    for (t = 0; t < n_tokens; t++) {
+        fill(x + (size_t)t * stride, n, kind == SPECIAL ? NORMAL : kind);
+        ya[t] = a + t * n_rows;
+        yb[t] = b + t * n_rows;
+    }
+    bni_kernels_scalar.dot_rows(ya, type, rows, bytes, n_rows, x, stride, n_tokens, n);
+    hash_floats(a, n_rows * n_tokens);
+    for (s = 0; s < n_sets; s++) {
+        memset(b, 0xee, (size_t)(n_rows * n_tokens) * 4);
+        sets[s]->dot_rows(yb, type, rows, bytes, n_rows, x, stride, n_tokens, n);
+        CHECK(same(a, b, n_rows * n_tokens), "%s dot_rows type=%d n=%d rows=%d tokens=%d kind=%d", sets[s]->name, type, n,
+              n_rows, n_tokens, kind);
+    }
+    free_all("dot_rows");
+}
+
+static void test_rows(void)
+{
+    static const int dims[] = {1, 15, 16, 17, 32, 96, 100, 256, 333, 768};
+    int type, n, r, t;
+    for (type = 0; type < 6; type++)
+        for (n = 0; n < 10; n++)
+            for (t = 1; t <= 8; t++)
+                for (r = 1; r <= 9; r += 2) {
+                    test_dot(row_types[type], dims[n], r, t, NORMAL);
+                    if (t == r)
+                        test_dot(row_types[type], dims[n], r, t, r == 1 ? TINY : SPECIAL);
+                }
+}
+
+/* bni_decode against values written down by hand. */
+static void test_decode(void)
+{
+    uint8_t block[210];
+    float y[256];
+    int i;
+    memset(block, 0, sizeof block);
+    block[1] = 0x3c;                 /* d = 1 */
+    for (i = 0; i < 32; i++)
+        block[2 + i] = (uint8_t)(i * 8);
+    bni_decode(BNI_TYPE_Q8_0, block, 0, 32, y);
+    CHECK(y[0] == 0.0f && y[15] == 120.0f && y[16] == -128.0f && y[31] == -8.0f, "Q8_0: %g %g %g", (double)y[15],
+          (double)y[16], (double)y[31]);
+    bni_decode(BNI_TYPE_Q4_0, block, 0, 32, y);
+    CHECK(y[1] == 0.0f && y[2] == -8.0f && y[17] == -8.0f && y[31] == -1.0f, "Q4_0: %g %g %g", (double)y[1], (double)y[17],
+          (double)y[31]);
+    memset(block, 0, sizeof block);
+    block[209] = 0x40;               /* d = 2 */
+    for (i = 0; i < 16; i++)
+        block[192 + i] = (uint8_t)(i + 1);
+    block[64 + 32 + 5] = 0x7a;       /* second half, l = 37 - 32: runs 1 (low nibble 10) and 3 (high nibble 7) */
+    block[128 + 32 + 5] = 0xe4;      /* high bits 0, 1, 2, 3 for runs 0 to 3 */
+    bni_decode(BNI_TYPE_Q6_K, block, 0, 256, y);
+    CHECK(y[0] == -64.0f, "Q6_K: %g", (double)y[0]);
+    CHECK(y[128 + 32 + 5] == 2 * 11 * (10 + 16 - 32), "Q6_K run 1: %g", (double)y[165]);
+    CHECK(y[128 + 96 + 5] == 2 * 15 * (7 + 48 - 32), "Q6_K run 3: %g", (double)y[229]);
+}
+
+/* -------------------------------------------------------------------------------------------------- numbers */
+
+static void test_conversions(void)
+{
+    uint32_t h;
+    int i, wrong = 0;
+    for (h = 0; h < 65536; h++) {
+        float x = bni_f16_to_f32((uint16_t)h);
+        double fraction = (double)(h & 1023u), want;
+        int exponent = (int)(h >> 10 & 31u);
+        want = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+        want = h >> 15 ? -want : want;
+        if (exponent < 31) {
+            float up = bni_bits_float(bni_float_bits(x) + (h & 0x7fffu ? 1u : 0u)), middle;
+            wrong += (double)x != want || bni_f32_to_f16(x) != h || bni_f32_to_f16(up) != h;
+            if ((h & 0x7fffu) < 0x7bffu) {     /* halfway to the next f16 goes to the even one, a bit more goes up */
+                middle = (x + bni_f16_to_f32((uint16_t)(h + 1))) * 0.5f;
+                wrong += bni_f32_to_f16(middle) != h + (h & 1u);
+                wrong += bni_f32_to_f16(bni_bits_float(bni_float_bits(middle) + 1u)) != h + 1u;
+                wrong += bni_f32_to_f16(bni_bits_float(bni_float_bits(middle) - 1u)) != h;
+            }
+        } else {
+            wrong += (h & 1023u) ? !is_nan(x) || !is_nan(bni_f16_to_f32(bni_f32_to_f16(x))) : bni_f32_to_f16(x) != h;
+        }
+    }
+    CHECK(wrong == 0, "f16: %d wrong", wrong);
+    CHECK(bni_f32_to_f16(65519.0f) == 0x7bff && bni_f32_to_f16(65520.0f) == 0x7c00 && bni_f32_to_f16(-1e30f) == 0xfc00,
+          "f16 overflow");
+    CHECK(bni_bf16_to_f32(0xc049u) == -3.140625f, "bf16");
+    for (i = 0, wrong = 0; i < 2000000; i++) {
+        float x = bni_bits_float((uint32_t)(test_random(&seed) >> 32) & 0xcfffffffu);
+        if ((bni_float_bits(x) & 0x7fffffffu) < 0x4f000000u)
+            wrong += bni_round_even(x) != (int32_t)llrintf(x);
+    }
+    for (i = -70000; i < 70000; i++)
+        wrong += bni_round_even((float)i * 0.5f) != (int32_t)llrintf((float)i * 0.5f);
+    CHECK(wrong == 0, "round_even: %d wrong", wrong);
+    CHECK(bni_round_even(3e9f) == INT32_MIN && bni_round_even(-3e9f) == INT32_MIN &&
+          bni_round_even(bni_bits_float(0x7fc00000u)) == INT32_MIN, "round_even out of range");
+}
+
+/* Units in the last place of float between got and the true value. */
+static double ulps(float got, double want)
+{
+    int exponent;
+    frexp(want, &exponent);
+    exponent = exponent < -125 ? -125 : exponent;
+    return fabs((double)got - want) / ldexp(1.0, exponent - 24);
+}
+
+static double relative(double got, long double want)
+{
+    long double error = fabsl((long double)got - want);
+    return (double)(want == 0 ? error : error / fabsl(want));
+}
+
+static void test_functions(void)
+{
+    double worst = 0, e, l, p, s, c, sine, cosine, root = 0;
+    int i;
+    CHECK(bni_self_check() == 0, "self check: rule %d", bni_self_check());
+    for (i = 0; i < 1000000; i++) {
+        float x = (float)(test_unit(&seed) * 192 - 104);
+        if (exp((double)x) < 3.4028235e38) {
+            double u = ulps(bni_expf(x), exp((double)x));
+            worst = u > worst ? u : worst;
+        }
+    }
+    CHECK(worst < 1.6, "expf: %g ulp", worst);
+    CHECK(bni_expf(-104.0f) == 0.0f && bni_expf(-1e30f) == 0.0f && bni_expf(0.0f) == 1.0f, "expf at the ends");
+    CHECK(bni_float_bits(bni_expf(89.0f)) == 0x7f800000u && bni_float_bits(bni_expf(bni_bits_float(0x7fc00000u))) == 0x7f800000u,
+          "expf of large and NaN");
+    e = l = p = s = c = 0;
+    for (i = 0; i < 200000; i++) {
+        double x = (test_unit(&seed) - 0.5) * 1400, y = ldexp(test_unit(&seed) + 1e-9, test_below(&seed, 200) - 100);
+        double a = (test_unit(&seed) - 0.5) * (i % 2 ? 2e6 : 20.0), r;
+        r = relative(bni_exp(x), expl((long double)x));
+        e = r > e ? r : e;
+        r = relative(bni_log(y), logl((long double)y));
+        l = r > l ? r : l;
+        r = relative(bni_pow(5e5, -x / 1400), powl(5e5L, (long double)(-x / 1400)));
+        p = r > p ? r : p;
+        bni_sincos(a, &sine, &cosine);
+        r = fabs((double)((long double)sine - sinl((long double)a)));
+        s = r > s ? r : s;
+        r = fabs((double)((long double)cosine - cosl((long double)a)));
+        c = r > c ? r : c;
+        root += bni_sqrt(y) != sqrt(y) || bni_sqrtf((float)y) != sqrtf((float)y);
+    }
+    CHECK(e < 1e-15, "exp: %g", e);
+    CHECK(l < 1e-15, "log: %g", l);
+    CHECK(p < 3e-15, "pow: %g", p);
+    CHECK(s < 1e-15 && c < 1e-15, "sin: %g, cos: %g", s, c);
+    CHECK(root == 0, "sqrt: %g wrong", root);
+    CHECK(bni_exp(0.0) == 1.0 && bni_log(1.0) == 0.0 && bni_pow(10000.0, 0.0) == 1.0, "exact values");
+    bni_sincos(0.0, &sine, &cosine);
+    CHECK(sine == 0.0 && cosine == 1.0, "sincos(0)");
+    CHECK(bni_exp(-800.0) == 0.0 && bni_double_bits(bni_exp(800.0)) == 0x7ff0000000000000u, "exp out of range");
+    CHECK(bni_exp(-740.0) > 0.0 && bni_log(5e-324) < -744.0, "denormals");
+    CHECK(fabs((double)bni_tanhf(0.5f) - tanh(0.5)) < 1e-7 && fabs((double)bni_logf(0.5f) - log(0.5)) < 1e-7, "tanhf, logf");
+}
+
+static void test_random_numbers(void)
+{
+    int i, buckets[16] = {0}, ok = 1;
+    for (i = 0; i < 160000; i++) {
+        double u = bni_random_unit(99, (uint64_t)i);
+        ok &= u >= 0.0 && u < 1.0;
+        buckets[(int)(u * 16)]++;
+    }
+    for (i = 0; i < 16; i++)
+        ok &= buckets[i] > 9500 && buckets[i] < 10500;
+    CHECK(ok, "random_unit is not uniform");
+    CHECK(bni_random(1, 2) == bni_random(1, 2) && bni_random(1, 2) != bni_random(1, 3) && bni_random(1, 2) != bni_random(2, 2),
+          "random is a function of seed and counter");
+}
+
+static void test_dispatch(void)
+{
+    const char *name, *why = NULL;
+    int i, runs;
+    for (i = 0; (runs = bni_kernels_list(i, &name)) >= 0; i++) {
+        const bni_kernels *k = bni_kernels_select(name, &why);
+        CHECK(runs ? k && strcmp(k->name, name) == 0 : !k && why, "select %s", name);
+        if (!runs)
+            SKIP("kernel set %s: this CPU does not run it", name);
+        else if (k != &bni_kernels_scalar)
+            sets[n_sets++] = k;
+    }
+    CHECK(i > 0, "no kernel sets");
+    why = NULL;
+    CHECK(!bni_kernels_select("avx1024", &why) && why, "an unknown name must be refused");
+    CHECK(bni_kernels_select(NULL, &why) == bni_kernels_select("auto", &why) && bni_kernels_select("auto", &why), "auto");
+    if (n_sets == 0)
+        SKIP("only the scalar kernel set runs here: nothing to compare with");
+}
+
+int main(int argc, char **argv)
+{
+    bni_fp_state host = bni_fp_enter();
+    test_dispatch();
+    test_elementwise();
+    test_ternary();
+    test_attention();
+    test_rows();
+    if (argc > 1 && strcmp(argv[1], "--hash") == 0) {
+        printf("%08lx%08lx self %d, %d failed\n", (unsigned long)(hash >> 32), (unsigned long)(hash & 0xffffffffu),
+               bni_self_check(), test_failed);
+        bni_fp_leave(host);
+        return test_failed != 0;
+    }
+    /* Changes with the cases above; if it changes without them, the definition of the numbers has changed. */
+    CHECK(hash == UINT64_C(0x0da7cfb42b2cea1f), "the reference's results are not those of other builds: run with --hash");
+    test_kv();
+    test_decode();
+    test_conversions();
+    test_functions();
+    test_random_numbers();
+    bni_fp_leave(host);
+    return test_end("kernels");
+}
