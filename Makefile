@@ -95,7 +95,7 @@ test-hashes:
 	$(MAKE_ALL) $(BUILD)/synth $(BUILD)/logits
 	@$(RUN_ENV) FULL=1 sh tests/run.sh tests/test_hashes.sh
 
-# The C tests once more under each configuration macro and with -m32.
+# The C tests once more under configuration macros and with -m32; FULL=1: under each macro alone.
 test-configs:
 	@$(RUN_ENV) sh tests/run.sh tests/test_configs.sh
 
@@ -160,7 +160,7 @@ help:
 	@echo "make test-unit        the C tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
 	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
 	@echo "make test-hashes      same logits from all compilers, kernels, thread counts and batches"
-	@echo "make test-configs     the C tests under each configuration macro and with -m32"
+	@echo "make test-configs     the C tests under configuration macros and with -m32 (FULL=1: all of them)"
 	@echo "make test-sanitize    the C tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-valgrind    the C tests under valgrind"
 	@echo "make test-all         all of the above"
