@@ -20,7 +20,7 @@ COMPILE  = $(CC) $(CFLAGS) $(CHECKS) $(WARN) $(DEFS) -I.
 HEADERS  = bitnet.h $(wildcard examples/*.h tools/*.h tests/*.h)
 PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))))
 TESTS    = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard tests/test_*.c))))
-HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf
+HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf $(BUILD)/stories
 SCRIPTS  = $(filter-out tests/test_configs.sh,$(wildcard tests/test_*.sh))
 MAKE_ALL = @$(MAKE) --no-print-directory -j$(JOBS)
 RUN_ENV  = BUILD='$(BUILD)' CC='$(CC)' CFLAGS='$(CFLAGS) $(CHECKS)' DEFS='$(DEFS)' JOBS='$(JOBS)'
@@ -45,17 +45,35 @@ $(BUILD)/flags: force
 
 # ------------------------------------------------------------------------------------------------- running
 
-MODEL  = $(BUILD)/random.gguf
+MODEL  = examples/stories.gguf
 PROMPT = Once upon a time
 
-run: $(BUILD)/generate $(MODEL)
-ifeq ($(MODEL),$(BUILD)/random.gguf)
-	@echo "The model is a synthetic one with random weights: the text below is noise, made by the whole engine."
-endif
-	$(BUILD)/generate -m '$(MODEL)' -p '$(PROMPT)' -n 64
+run: $(BUILD)/generate
+	$(BUILD)/generate -m '$(MODEL)' -p '$(PROMPT)' -n 200
 
-$(BUILD)/random.gguf: $(BUILD)/synth
-	$(BUILD)/synth --seed 1 -o $@
+chat: $(BUILD)/chat
+	$(BUILD)/chat -m '$(MODEL)'
+
+# The bundled model again from nothing: text, training, and what the model card reports. The result is $(BUILD)/stories.gguf.
+# An hour or so on two cores; Ctrl-C stops it, and `make model` goes on from there.
+STORIES = $(BUILD)/stories.txt $(BUILD)/held-out.txt
+TRAIN_FLAGS = --data $(BUILD)/stories.txt --val $(BUILD)/held-out.txt --name 'bitnet.h storyteller' --steps 6000 --batch 16 --lr 0.003
+
+model: $(BUILD)/train $(BUILD)/perplexity $(BUILD)/stories $(STORIES)
+	if [ -e $(BUILD)/stories.gguf.ckpt ]; then resume=--resume; fi; \
+	    $(BUILD)/train $(TRAIN_FLAGS) $$resume -o $(BUILD)/stories.gguf
+	$(BUILD)/perplexity -m $(BUILD)/stories.gguf -f $(BUILD)/held-out.txt --documents
+	$(BUILD)/stories -m $(BUILD)/stories.gguf
+
+# The same network trained without rounding, to see what the rounding costs.
+model-float: $(BUILD)/train $(STORIES)
+	$(BUILD)/train $(TRAIN_FLAGS) --no-quant -o $(BUILD)/stories-float.gguf
+
+$(BUILD)/stories.txt: $(BUILD)/storygen
+	$(BUILD)/storygen -n 300000 --seed 1 -o $@
+
+$(BUILD)/held-out.txt: $(BUILD)/storygen
+	$(BUILD)/storygen -n 1000 --seed 2 --held-out -o $@
 
 # Without MODEL= a model with random weights: SHAPE=2b-4t has the size of the published one (1.2 GB of disk).
 SHAPE = small
@@ -74,7 +92,7 @@ $(BUILD)/$(SHAPE).gguf: $(BUILD)/synth
 # ------------------------------------------------------------------------------------------------- testing
 
 programs: $(PROGRAMS)
-tests: $(TESTS) $(BUILD)/synth $(BUILD)/read_gguf
+tests: $(TESTS) $(HELPERS)
 
 # What any machine with a C compiler can check, in a few minutes. What is missing is skipped, said and counted.
 test:
@@ -155,7 +173,10 @@ clean:
 
 help:
 	@echo "make                  build all programs of examples/ and tools/ into build/"
-	@echo "make run              generate text; MODEL=file.gguf PROMPT='...', else with a small random model"
+	@echo "make run              tell a story; MODEL=file.gguf PROMPT='...' for another model or text"
+	@echo "make chat             talk to the bundled model, or to MODEL=file.gguf"
+	@echo "make model            train the bundled model again from nothing (an hour or so); the result is in build/"
+	@echo "make model-float      train it without rounding, to see what the rounding costs"
 	@echo "make test             every test this machine can run in a few minutes"
 	@echo "make test-unit        the C tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
 	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
@@ -174,5 +195,5 @@ help:
 	@echo "Variables: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=thread"
 
 force:
-.PHONY: all run bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
+.PHONY: all run chat model model-float bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
         test-valgrind test-all fuzz golden size install uninstall clean help force
