@@ -206,7 +206,9 @@ equal "nothing is missing there" "$(grep -c 'last document' err.txt)" 0
 printf '%s\n' "$one$end$two$end" >newline
 equal "a newline at the end of the file is dropped" "$(run -m bpe.gguf -f newline --documents)" \
     "$(run -m bpe.gguf -f ended --documents)"
-printf '%s\n\n' "$one$end$two$end" >newline
+printf '%s\n%s\n' "$one$end" "$two$end" >newline
+equal "and so is one behind each end token" "$(run -m bpe.gguf -f newline --documents)" "$(run -m bpe.gguf -f ended --documents)"
+printf '%s\n\n\n' "$one$end$two$end" >newline
 differ "only one" "$(run -m bpe.gguf -f newline --documents)" "$(run -m bpe.gguf -f ended --documents)"
 equal "-f -: stdin" "$(./perplexity -m bpe.gguf -f - --documents <documents 2>err.txt)" "$documents"
 

@@ -18,8 +18,8 @@
    token if the model wants one, and all its tokens are scored, the end token too (the model's own, if it has none by
    that name). Without a begin token nothing stands before a document's first token, which is then not scored. Control
    tokens in the text are read as such. Documents longer than n_ctx (-c; here the training context, at most 4096) are
-   cut to n_ctx tokens, begin and end token counted. What stands between an end token and the next document is part of
-   the document, a newline too.
+   cut to n_ctx tokens, begin and end token counted. One newline behind an end token is the file's, not the next
+   document's, as tools/train.c reads it.
 
    One newline at the end of the file is dropped in either mode, as llama.cpp does with -f. A file with NUL bytes is
    refused: it is no text, or UTF-16.
@@ -231,6 +231,10 @@ static void make_documents(corpus *c, const bitnet_model *model, const char *tex
             add_token(c, end);
             text += length + sizeof END_TEXT - 1;
             size -= length + sizeof END_TEXT - 1;
+            if (size && *text == '\n') {
+                text++;
+                size--;
+            }
         } else {
             c->unended = 1;
             size = 0;
