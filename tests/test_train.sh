@@ -39,19 +39,19 @@ train=$build/train
 small="--layers 2 --embd 128 --heads 4 --kv-heads 2 --ff 256 --vocab 512 --ctx 128 --batch 8 --lr 0.004 --quiet"
 
 "$build/storygen" -n 3000 --seed 5 -o stories.txt 2>/dev/null || not_ok "storygen"
-"$build/storygen" -n 60 --seed 6 --held-out -o held.txt 2>/dev/null || not_ok "storygen --held-out"
+"$build/storygen" -n 60 --seed 6 --held-out --only story -o held.txt 2>/dev/null || not_ok "storygen --held-out"
 
 # ------------------------------------------------------------------------------------------------ the derivatives
 if out=$("$train" --check-gradients); then ok "gradients agree with finite differences"; else not_ok "gradients" "$(grep WRONG <<<"$out")"; fi
 if [ "$(grep -c 'relative error' <<<"$out")" = 48 ]; then ok "of every tensor, with and without rounding"; else not_ok "number of tensors checked"; fi
 
 # --------------------------------------------------------------------------------------------------------- learning
-# Seed 1. An untrained network is at ln(512) = 6.24; measured at the end: 1.9 to 2.0. Without the rounding it learns a bit better.
-"$train" --data stories.txt --val held.txt -o a.gguf $small --steps 400 --every 100 >a.txt 2>a.err || not_ok "training" "$(cat a.err)"
-first=$(sed -n 's/.*step 100 of.*validation loss \([0-9.]*\).*/\1/p' a.err)
+# Seed 1, about a minute of one core. An untrained network is at ln(512) = 6.24; measured: 3.58 after 300 steps, 2.14 at the end.
+"$train" --data stories.txt --val held.txt -o a.gguf $small --steps 1200 --every 300 >a.txt 2>a.err || not_ok "training" "$(cat a.err)"
+first=$(sed -n 's/.*step 300 of.*validation loss \([0-9.]*\).*/\1/p' a.err)
 last=$(sed -n 's/^validation: .*loss \([0-9.]*\), perp.*/\1/p' a.txt)
-below "validation loss after 100 steps" "$first" 4.5
-below "validation loss after 400 steps" "$last" 2.6
+below "validation loss after 300 steps" "$first" 4.0
+below "validation loss after 1200 steps" "$last" 2.4
 holds "the model is one that bitnet.h runs" grep -q 'yes\|runs' <("$build/inspect" a.gguf)
 if "$build/generate" -m a.gguf -p "Once upon a time" -n 20 --temp 0 >text.txt 2>/dev/null && [ -s text.txt ]; then ok "it generates text"; else not_ok "generate"; fi
 
@@ -98,7 +98,7 @@ done
 # --------------------------------------------------------------------------------------------------- going on
 "$build/storygen" -n 400 --seed 9 -o other.txt 2>/dev/null
 if "$train" --from a.gguf.ckpt --data other.txt --val held.txt -o tuned.gguf --steps 20 --lr 0.0005 --quiet >tuned.txt 2>tuned.err; then ok "--from"; else not_ok "--from" "$(cat tuned.err)"; fi
-below "fine-tuning starts where the checkpoint was" "$(sed -n 's/^validation: .*loss \([0-9.]*\), perp.*/\1/p' tuned.txt)" 2.7
+below "fine-tuning starts where the checkpoint was" "$(sed -n 's/^validation: .*loss \([0-9.]*\), perp.*/\1/p' tuned.txt)" 2.5
 if "$train" --data stories.txt --val held.txt -o plain.gguf $short --no-quant >plain.txt 2>plain.err && [ ! -e plain.gguf ] && grep -q perplexity plain.txt
 then ok "--no-quant measures and writes no model"; else not_ok "--no-quant" "$(cat plain.err)"; fi
 

@@ -1639,7 +1639,7 @@ typedef struct run {
     int32_t *tokens, *targets;       /* [T] of the micro-batch */
     int step;
     int chat;                        /* 1: the text has turns of a chat */
-    double loss, best_val;           /* running mean of the training loss; last validation loss */
+    double loss;                     /* running mean of the training loss */
 } run;
 
 /* -------------------------------------------------------------------------------------------- batches */
@@ -2174,18 +2174,15 @@ static void format_time(char text[32], double seconds)
 }
 
 /* Validation, checkpoint, model, sample: in that order, so that the line with the loss comes even from a full disk. */
-static void milestone(run *r, double started, int first_step, int samples)
+static void milestone(run *r, double started)
 {
     const double v = validate(r, 256);
-    r->best_val = v;
     fprintf(stderr, "%sstep %d of %d: training loss %.4f, validation loss %.4f (perplexity %.3f), %.0f s\n", cli_is_terminal(stderr) ? "\r\033[K" : "",
             r->step, r->o.s.steps, r->loss, v, exp(v), cli_seconds() - started);
-    (void)first_step;
     save_checkpoint(r);
-    if (r->o.s.quantize) {
-        write_model(r);
-        if (samples) print_sample(r);
-    }
+    if (!r->o.s.quantize) return;
+    write_model(r);
+    if (!r->o.quiet) print_sample(r);
 }
 
 static void train(run *r)
@@ -2193,6 +2190,7 @@ static void train(run *r)
     const settings *s = &r->o.s;
     const double started = cli_seconds();
     const int first = r->step, tokens_per_step = s->batch * s->d.n_ctx;
+    double final;
     while (r->step < s->steps && !cli_interrupted) {
         const double loss = train_step(r);
         r->loss = r->step == first + 1 ? loss : r->loss + (loss - r->loss) * (r->step - first < 50 ? 1.0 / (r->step - first) : 0.02);
@@ -2202,7 +2200,7 @@ static void train(run *r)
             format_time(left, (s->steps - r->step) / rate);
             fprintf(stderr, "\rstep %d of %d, loss %.4f, %.0f tokens/s, %s left \033[K", r->step, s->steps, r->loss, rate * tokens_per_step, left);
         }
-        if (r->step % r->o.every == 0 && r->step < s->steps) milestone(r, started, first, !r->o.quiet);
+        if (r->step % r->o.every == 0 && r->step < s->steps) milestone(r, started);
     }
     if (cli_interrupted) {
         save_checkpoint(r);
@@ -2210,12 +2208,10 @@ static void train(run *r)
         cli_message("stopped at step %d; go on with --resume (checkpoint: %s)", r->step, r->o.checkpoint);
         exit(CLI_EXIT_INTERRUPTED);
     }
-    milestone(r, started, first, !r->o.quiet);
-    {
-        const double v = validate(r, (size_t)-1);
-        printf("%d steps of %d tokens in %.0f s, training loss %.4f\n", r->step - first, tokens_per_step, cli_seconds() - started, r->loss);
-        printf("validation: %.0f documents, loss %.4f, perplexity %.4f\n", (double)r->val.n_docs, v, exp(v));
-    }
+    milestone(r, started);
+    final = validate(r, (size_t)-1);
+    printf("%d steps of %d tokens in %.0f s, training loss %.4f\n", r->step - first, tokens_per_step, cli_seconds() - started, r->loss);
+    printf("validation: %.0f documents, loss %.4f, perplexity %.4f\n", (double)r->val.n_docs, final, exp(final));
 }
 
 /* Training text, vocabulary (unless a checkpoint brought one), validation text: the last hundredth of the documents
