@@ -49,7 +49,7 @@ MODEL  = examples/stories.gguf
 PROMPT = Once upon a time
 
 run: $(BUILD)/generate
-	$(BUILD)/generate -m '$(MODEL)' -p '$(PROMPT)' -n 200
+	$(BUILD)/generate -m '$(MODEL)' -p '$(PROMPT)' --display-prompt -n 200
 
 chat: $(BUILD)/chat
 	$(BUILD)/chat -m '$(MODEL)'

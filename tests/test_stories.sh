@@ -30,7 +30,7 @@ grep -q "^| right answers | $answers of 200 |" examples/stories.md
 check "the model card states the right answers: $answers" $?
 
 # The held-out text of the card, and the perplexity it states, to the last digit, by two kernel sets and thread counts.
-"$BUILD/storygen" -n 1000 --seed 2 --held-out -o "$scratch/held-out.txt" 2> /dev/null
+"$BUILD/storygen" -n 1000 --seed 2 --held-out --only story -o "$scratch/held-out.txt" 2> /dev/null
 check "held-out stories" $?
 "$BUILD/perplexity" -m $model -f "$scratch/held-out.txt" --documents > "$scratch/ppl.txt" 2> "$scratch/err.txt"
 check "perplexity: $(cat "$scratch/err.txt")" $?
@@ -45,7 +45,7 @@ for kernels in $("$BUILD/perplexity" --list-kernels); do
 done
 
 # A story as a newcomer sees it, and a conversation.
-"$BUILD/generate" -m $model -p "Once upon a time" -n 200 --temp 0 > "$scratch/story.txt" 2> "$scratch/speed.txt"
+"$BUILD/generate" -m $model -p "Once upon a time" --display-prompt -n 200 --temp 0 > "$scratch/story.txt" 2> "$scratch/speed.txt"
 check "generate" $?
 "$BUILD/storygen" --check "$scratch/story.txt" > "$scratch/verdict.txt"
 grep -q "^consistent 1 of 1" "$scratch/verdict.txt"
