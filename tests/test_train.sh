@@ -118,9 +118,16 @@ exits "NUL in the text" 1 "byte 12" "$train" --data nul.txt -o x.gguf
 exits "width that I2_S can not hold" 2 "128" "$train" --data stories.txt -o x.gguf --embd 200
 exits "heads that do not divide" 2 "multiple" "$train" --data stories.txt -o x.gguf --heads 4 --kv-heads 3
 exits "folder that is not there" 1 "No such file" "$train" --data other.txt -o nowhere/x.gguf $small --steps 1
+exits "forgotten --resume" 1 "exists.*--resume" "$train" --data stories.txt -o one.gguf
+exits "the text as output" 2 "overwritten" "$train" --data other.txt -o other.txt
+exits "a device as output" 1 "regular" "$train" --data other.txt -o /dev/null --checkpoint d.ckpt
 exits "resume without a checkpoint" 1 "ckpt" "$train" --data stories.txt -o fresh.gguf --resume
 exits "resume with another text" 1 "another text" "$train" --data other.txt -o one.gguf --resume
 if [ -e x.gguf ]; then not_ok "a failed training left a model"; else ok "a failed training leaves no model"; fi
+
+# A book without documents: its last part is held out, whatever its length.
+tr -d '<|>' <other.txt >book.txt
+if "$train" --data book.txt -o book.gguf $small --steps 2 >book.out 2>book.err && grep -q 'perplexity [0-9]' book.out; then ok "a text that is one document"; else not_ok "a text that is one document" "$(cat book.err)"; fi
 
 head -c 1000 one.gguf.ckpt >cut.ckpt
 exits "cut checkpoint" 1 "damaged|not a checkpoint" "$train" --from cut.ckpt --data other.txt -o x.gguf
@@ -131,6 +138,7 @@ exits "model instead of a checkpoint" 1 "not a checkpoint" "$train" --from one.g
 
 # A disk that is full: files may grow to 64 KiB here. The old model stays, and nothing else is left.
 cp one.gguf full.gguf
+rm -f full.gguf.ckpt
 (trap '' XFSZ; ulimit -f 64; exec "$train" --data other.txt --val held.txt -o full.gguf $small --steps 2) >/dev/null 2>full.err
 status=$?
 if [ $status = 1 ] && grep -Eqi "large|space" full.err; then ok "full disk: exit 1 and the reason"; else not_ok "full disk: exit $status" "$(cat full.err)"; fi

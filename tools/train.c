@@ -27,12 +27,18 @@
 #define BITNET_IMPLEMENTATION
 #include "bitnet.h"
 
+#include <float.h>
 #include <math.h>
 #include <pthread.h>
 
-/* The loops over rows below are plain C, compiled three times for three widths of vector; the loader picks one. */
+#if FLT_EVAL_METHOD != 0
+#error "rounding here needs float arithmetic in float: on 32-bit x86, compile with -msse2 -mfpmath=sse"
+#endif
+
+/* The loops over rows below are plain C, compiled three times for three widths of vector; the loader picks one. Older
+   compilers don't know these names of targets (clang 14 picks the wrong one), so theirs are compiled once. */
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
-    ((defined(__clang__) && __clang_major__ >= 14) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+    ((defined(__clang__) && __clang_major__ >= 18) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 12))
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
 #define WIDE
@@ -64,7 +70,9 @@ static size_t bytes_allocated;       /* for the line that says how much memory t
 static float *floats(size_t n)
 {
     const size_t size = (n * sizeof(float) + 127) / 64 * 64;
-    char *memory = (char *)cli_alloc(size + 64);
+    char *memory;
+    if (n > (SIZE_MAX - 256) / sizeof(float)) cli_fail("this network needs more memory than this machine can address");
+    memory = (char *)cli_alloc(size + 64);
     memory += 64 - (uintptr_t)memory % 64;
     memset(memory, 0, size);
     bytes_allocated += size;
@@ -237,17 +245,23 @@ static view rows_of(const float *at, size_t columns) { view v = {at, columns, 1}
 static view transposed(const float *at, size_t columns) { view v = {at, 1, columns}; return v; }
 
 typedef float vec4 __attribute__((vector_size(16), aligned(4)));
+#if defined(__clang__) || __GNUC__ >= 12
+#define MIX(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int32_t vec4_index __attribute__((vector_size(16)));
+#define MIX(a, b, i, j, k, l) __builtin_shuffle(a, b, (vec4_index){i, j, k, l})
+#endif
 
 /* to[j][i] = from[i][j], rows of to `width` and of from `row` floats apart. */
 INLINE void transpose_4x4(float *to, size_t width, const float *from, size_t row)
 {
     const vec4 a = *(const vec4 *)from, b = *(const vec4 *)(from + row), c = *(const vec4 *)(from + 2 * row), d = *(const vec4 *)(from + 3 * row);
-    const vec4 ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const vec4 cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    *(vec4 *)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
-    *(vec4 *)(to + width) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
-    *(vec4 *)(to + 2 * width) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
-    *(vec4 *)(to + 3 * width) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+    const vec4 ab0 = MIX(a, b, 0, 4, 1, 5), ab2 = MIX(a, b, 2, 6, 3, 7);
+    const vec4 cd0 = MIX(c, d, 0, 4, 1, 5), cd2 = MIX(c, d, 2, 6, 3, 7);
+    *(vec4 *)to = MIX(ab0, cd0, 0, 1, 4, 5);
+    *(vec4 *)(to + width) = MIX(ab0, cd0, 2, 3, 6, 7);
+    *(vec4 *)(to + 2 * width) = MIX(ab2, cd2, 0, 1, 4, 5);
+    *(vec4 *)(to + 3 * width) = MIX(ab2, cd2, 2, 3, 6, 7);
 }
 
 /* to[p][i] = m(i0 + i, p0 + p) for i < width, zero from n on: one panel, in the tile's reading order. */
@@ -288,12 +302,7 @@ typedef struct product {
 
 static float *product_scratch[MAX_THREADS];      /* one packed block of B and one panel of A */
 
-static float *scratch_of(int thread)
-{
-    if (!product_scratch[thread])
-        product_scratch[thread] = floats(BLOCK_K * (BLOCK_N + MAX_NR + MAX_MR) + MAX_MR * MAX_NR);
-    return product_scratch[thread];
-}
+#define SCRATCH_FLOATS (BLOCK_K * (BLOCK_N + MAX_NR + MAX_MR) + MAX_MR * MAX_NR)
 
 /* The tile at row i, column j of c, where only rows x cols of it are inside. */
 static void run_tile(const product *g, int i, int j, int rows, int cols, int k, const float *a, const float *b, float *edge, int add)
@@ -333,7 +342,7 @@ static void product_job(void *job, int index, int thread)
 {
     const product *g = (const product *)job;
     const int m0 = index * g->chunk, m1 = m0 + g->chunk < g->m ? m0 + g->chunk : g->m;
-    product_rows(g, m0, m1, scratch_of(thread));
+    product_rows(g, m0, m1, product_scratch[thread]);
 }
 
 static double flops_done;            /* of all products, for the speed report */
@@ -455,6 +464,7 @@ INLINE void quantize_row(float *x, float *error, int n, rounding mode)
 
 #define N_BYTES 256
 #define MAX_VOCAB 65536
+#define MAX_TOKEN_BYTES 4096         /* a text of one repeated letter would make longer and longer ones */
 #define SPECIALS 3
 static const char *const special_names[SPECIALS] = {"<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"};
 enum { BOS, EOS, EOT };
@@ -686,7 +696,8 @@ static void learn_merges(vocabulary *v, int max_merges)
         if (cli_show_progress(&progress, (uint64_t)v->n_merges, (uint64_t)max_merges)) exit(CLI_EXIT_INTERRUPTED);
         for (i = 0; i <= t.mask; i++) {
             const pair_count *e = &t.entry[i];
-            if (e->left < 0 || e->count < 2 || (best && e->count < best->count)) continue;
+            if (e->left < 0 || e->count < 2 || v->token_size[e->left] + v->token_size[e->right] > MAX_TOKEN_BYTES ||
+                (best && e->count < best->count)) continue;
             if (!best || e->count > best->count || e->left < best->left || (e->left == best->left && e->right < best->right)) best = e;
         }
         if (!best) break;
@@ -1248,7 +1259,7 @@ static void multiply_here(float *c, size_t ldc, view a, view b, int m, int n, in
     g.k = k;
     g.add = add;
     g.chunk = m;
-    product_rows(&g, 0, m, scratch_of(thread));
+    product_rows(&g, 0, m, product_scratch[thread]);
 }
 
 static void attention_forward_job(void *job, int index, int thread)
@@ -1662,7 +1673,7 @@ static void fill_row(const run *r, int step, int row, int32_t *tokens, int32_t *
 }
 
 /* Mean loss per token over up to max_docs documents, each read from its beginning and cut at n_ctx, as tools/perplexity.c
-   does with --documents. */
+   does with --documents. NaN if Ctrl-C came between. */
 static double validate(run *r, size_t max_docs)
 {
     const corpus *c = &r->val;
@@ -1683,7 +1694,7 @@ static double validate(run *r, size_t max_docs)
         }
         sum += network_forward(&r->net, r->tokens, r->targets, 0, &counted);
     }
-    return counted ? sum / (double)counted : 0;
+    return doc < n ? (double)NAN : counted ? sum / (double)counted : 0;
 }
 
 /* One step: all micro-batches of a batch, then the update. Returns the mean loss. */
@@ -1775,7 +1786,8 @@ static int settings_are_sound(const settings *s, int step, int n_merges)
            d->n_head >= 1 && d->n_head_kv >= 1 && d->n_head_kv <= d->n_head && d->n_head % d->n_head_kv == 0 && d->n_head <= 1024 &&
            d->head_dim >= 2 && d->head_dim <= 1024 && d->head_dim % 2 == 0 && d->n_ctx >= 2 && d->n_ctx <= 65536 && n_merges >= 0 &&
            n_merges <= MAX_VOCAB - N_BYTES - SPECIALS && d->n_vocab == N_BYTES + n_merges + SPECIALS && s->steps >= 0 &&
-           step >= 0 && step <= s->steps && s->batch >= 1 && s->batch <= 65536;
+           step >= 0 && step <= s->steps && s->batch >= 1 && s->batch <= 65536 && s->batch <= INT_MAX / d->n_ctx && s->lr > 0 && s->lr <= 1 &&
+           d->n_embd % 128 == 0 && d->n_ff % 128 == 0 && width_q(d) % 128 == 0;
 }
 
 /* Reads the settings and the vocabulary now; the values once the network is there, by load_values. */
@@ -1801,9 +1813,14 @@ static void load_head(run *r, const char *path, stream *f, uint64_t *text_hash)
     for (i = 0; i < n_merges; i++) {
         int32_t merge[2] = {-1, -1};
         stream_bytes(f, merge, sizeof merge);
-        if (f->bad || merge[0] < 0 || merge[1] < 0 || merge[0] >= N_BYTES + i || merge[1] >= N_BYTES + i) cli_fail("%s: damaged", path);
+        if (f->bad || merge[0] < 0 || merge[1] < 0 || merge[0] >= N_BYTES + i || merge[1] >= N_BYTES + i ||
+            r->vocab.token_size[merge[0]] + r->vocab.token_size[merge[1]] > MAX_TOKEN_BYTES)
+            cli_fail("%s: damaged", path);
         vocabulary_merge(&r->vocab, merge[0], merge[1]);
     }
+    r->net.d = s.d;                                      /* how many values there must be, before memory is taken */
+    list_tensors(&r->net);
+    if (f->b.size - f->at != 3 * sizeof(float) * r->net.n_params) cli_fail("%s: damaged", path);
 }
 
 static void load_values(run *r, const char *path, stream *f)
@@ -2100,7 +2117,7 @@ typedef struct peak_args { int rounds; float *out; } peak_args;
 static void peak_job(void *job, int index, int thread)
 {
     const peak_args *a = (const peak_args *)job;
-    float *s = scratch_of(thread);
+    float *s = product_scratch[thread];
     int i;
     for (i = 0; i < a->rounds; i++) tile.run(128, s, s + 128 * MAX_MR, s + 128 * (MAX_MR + MAX_NR), MAX_NR, 1);
     a->out[index] = s[0];
@@ -2177,6 +2194,7 @@ static void format_time(char text[32], double seconds)
 static void milestone(run *r, double started)
 {
     const double v = validate(r, 256);
+    if (cli_interrupted && r->step < r->o.s.steps) return;          /* train() saves and ends */
     fprintf(stderr, "%sstep %d of %d: training loss %.4f, validation loss %.4f (perplexity %.3f), %.0f s\n", cli_is_terminal(stderr) ? "\r\033[K" : "",
             r->step, r->o.s.steps, r->loss, v, exp(v), cli_seconds() - started);
     save_checkpoint(r);
@@ -2202,7 +2220,7 @@ static void train(run *r)
         }
         if (r->step % r->o.every == 0 && r->step < s->steps) milestone(r, started);
     }
-    if (cli_interrupted) {
+    if (cli_interrupted && r->step < s->steps) {
         save_checkpoint(r);
         fprintf(stderr, "\n");
         cli_message("stopped at step %d; go on with --resume (checkpoint: %s)", r->step, r->o.checkpoint);
@@ -2210,18 +2228,33 @@ static void train(run *r)
     }
     milestone(r, started);
     final = validate(r, (size_t)-1);
-    printf("%d steps of %d tokens in %.0f s, training loss %.4f\n", r->step - first, tokens_per_step, cli_seconds() - started, r->loss);
+    if (final != final) {
+        cli_message("interrupted: model and checkpoint are written, the validation is not done");
+        exit(CLI_EXIT_INTERRUPTED);
+    }
+    if (r->step > first) printf("%d steps of %d tokens in %.0f s, training loss %.4f\n", r->step - first, tokens_per_step, cli_seconds() - started, r->loss);
     printf("validation: %.0f documents, loss %.4f, perplexity %.4f\n", (double)r->val.n_docs, final, exp(final));
 }
 
-/* Training text, vocabulary (unless a checkpoint brought one), validation text: the last hundredth of the documents
-   unless a file is named. */
+/* Long documents become several, so that validate reads all of them. */
+static void cut_documents(corpus *c, size_t n_ctx)
+{
+    size_t *starts = (size_t *)cli_alloc((c->n_docs + c->n_tokens / n_ctx + 2) * sizeof *starts), n = 0, doc, at;
+    for (doc = 0; doc < c->n_docs; doc++)
+        for (at = c->starts[doc]; at < c->starts[doc + 1]; at += n_ctx) starts[n++] = at;
+    starts[n] = c->starts[c->n_docs];
+    c->starts = starts;
+    c->n_docs = n;
+}
+
+/* Training text, vocabulary (unless a checkpoint brought one), validation text: the last hundredth unless a file is
+   named. */
 static void load_text(run *r, int has_vocabulary)
 {
     size_t size;
     char *text = read_text_file(r->o.data, &size);
     corpus *c = &r->train;
-    r->chat = strstr(text, TURN) != NULL || (size > 11 && memcmp(text, "User: ", 6) == 0);
+    r->chat = strstr(text, TURN) != NULL;
     if (!has_vocabulary) {
         const int max_merges = r->o.vocab - N_BYTES - SPECIALS;
         vocabulary_start(&r->vocab, max_merges);
@@ -2242,10 +2275,22 @@ static void load_text(run *r, int has_vocabulary)
         r->val.n_docs -= kept;
         c->n_docs = kept;
         c->n_tokens = c->starts[kept];
-    } else {
-        r->val = *c;                                     /* too few to spare any: the line says so */
-        cli_message("fewer than 100 documents and no --val: the validation loss is that of the training text");
+    } else {                                             /* a book, say: its last hundredth */
+        const size_t spared = c->n_tokens / 100 > 16 ? c->n_tokens / 100 : c->n_tokens < 32 ? c->n_tokens / 2 : 16;
+        const size_t kept = c->n_tokens - spared;
+        r->val = *c;
+        r->val.tokens += kept;
+        r->val.n_tokens -= kept;
+        c->n_tokens = kept;
+        while (c->n_docs > 1 && c->starts[c->n_docs - 1] >= kept) c->n_docs--;
+        c->starts[c->n_docs] = kept;
+        r->val.starts = (size_t *)cli_alloc(2 * sizeof(size_t));
+        r->val.starts[0] = 0;
+        r->val.starts[1] = r->val.n_tokens;
+        r->val.n_docs = 1;
     }
+    if (r->val.n_tokens / r->val.n_docs > 2 * (size_t)r->o.s.d.n_ctx) cut_documents(&r->val, (size_t)r->o.s.d.n_ctx);
+    c->hash = fnv1a(c->hash, &c->n_tokens, sizeof c->n_tokens);      /* another share held out is another training text */
     if (c->n_tokens < (size_t)r->o.s.d.n_ctx + 2)
         cli_fail("%s: %.0f tokens are too few for a context of %d; more text, or a smaller --ctx", r->o.data, (double)c->n_tokens, r->o.s.d.n_ctx);
 }
@@ -2267,7 +2312,7 @@ static void parse_options(options *o, int argc, char **argv)
     dims *d = &o->s.d;
     const cli_option rows[] = {
         {"--data", CLI_STRING, &o->data, "FILE", "text to learn from; documents end with <|end_of_text|>", 0, 0},
-        {"--val", CLI_STRING, &o->val, "FILE", "text to measure on; without it, the last 1 % of the documents", 0, 0},
+        {"--val", CLI_STRING, &o->val, "FILE", "text to measure on; without it, the last 1 % of --data", 0, 0},
         {"-o --output", CLI_STRING, &o->out, "FILE", "the model (GGUF), written at every milestone and at the end", 0, 0},
         {"--name", CLI_STRING, &o->name, "TEXT", "the model's general.name", 0, 0},
         {NULL, CLI_HEADING, NULL, NULL, "the network:", 0, 0},
@@ -2287,8 +2332,8 @@ static void parse_options(options *o, int argc, char **argv)
         {"--seed", CLI_U64, &o->s.seed, "N", "same seed, same text, same processor kind: same model (1)", 0, 0},
         {"--every", CLI_INT, &o->every, "N", "steps from milestone to milestone (a tenth of all)", 1, INT_MAX},
         {"--checkpoint", CLI_STRING, &o->checkpoint, "FILE", "where training can go on from (the model's name with .ckpt)", 0, 0},
-        {"--resume", CLI_FLAG, &o->resume, NULL, "go on from the checkpoint as if never stopped; its settings count", 0, 0},
-        {"--from", CLI_STRING, &o->from, "FILE", "start from this checkpoint's network and vocabulary (fine-tune)", 0, 0},
+        {"--resume", CLI_FLAG, &o->resume, NULL, "go on from the checkpoint as if never stopped, with its settings", 0, 0},
+        {"--from", CLI_STRING, &o->from, "FILE", "start from this checkpoint's network, of its dimensions, and vocabulary (fine-tune)", 0, 0},
         {"-t --threads", CLI_INT, &o->threads, "N", "threads; 0: one per core", 0, MAX_THREADS},
         {"--prompt", CLI_STRING, &o->prompt, "TEXT", "what the samples at milestones begin with", 0, 0},
         {"--quiet", CLI_FLAG, &o->quiet, NULL, "no samples", 0, 0},
@@ -2320,6 +2365,30 @@ static int micro_rows(const settings *s)
     return rows;
 }
 
+/* What could go wrong with the files at the end of an hour is better found now. */
+static void check_files(const options *o)
+{
+    const char *const written[2] = {o->checkpoint, o->s.quantize ? o->out : o->checkpoint}, *const read[2] = {o->data, o->val};
+    char beside[4200];
+    int i, k;
+    if (strcmp(o->checkpoint, o->out) == 0) cli_usage("--checkpoint and -o name the same file");
+    for (i = 0; i < 2; i++) {
+        FILE *f;
+        for (k = 0; k < 2; k++)
+            if (read[k] && strcmp(read[k], written[i]) == 0) cli_usage("%s would be overwritten", read[k]);
+        if (cli_is_special(written[i])) cli_fail("%s: not a regular file", written[i]);
+        if (snprintf(beside, sizeof beside, "%s.part", written[i]) >= (int)sizeof beside) cli_usage("a file's name is too long");
+        f = fopen(beside, "ab");
+        if (!f) cli_fail("%s: %s", written[i], strerror(errno));
+        fclose(f);
+        remove(beside);
+    }
+    if (!o->resume && !o->from) {
+        FILE *f = fopen(o->checkpoint, "rb");
+        if (f) cli_fail("%s exists: go on from it with --resume, delete it, or name another --checkpoint", o->checkpoint);
+    }
+}
+
 /* The checkpoint named by --resume or --from into the run. */
 static void start_from(run *r, stream *f, uint64_t *text_hash)
 {
@@ -2340,6 +2409,7 @@ int main(int argc, char **argv)
     static run r;
     stream f;
     uint64_t text_hash = 0;
+    int i;
     char checkpoint[4096], tokens[24], count[24], memory_size[24];
     settings *s = &r.o.s;
     memset(&f, 0, sizeof f);
@@ -2351,6 +2421,7 @@ int main(int argc, char **argv)
     parse_options(&r.o, argc, argv);
     choose_tile();
     pool_start(r.o.threads > 0 ? r.o.threads : n_cores());
+    for (i = 0; i < pool.n_threads; i++) product_scratch[i] = floats(SCRATCH_FLOATS);
     if (r.o.check) return check_gradients(s->seed) ? CLI_EXIT_FAILED : cli_finish_output();
     if (r.o.speed) {
         s->d.n_vocab = r.o.vocab;
@@ -2361,7 +2432,12 @@ int main(int argc, char **argv)
         if (snprintf(checkpoint, sizeof checkpoint, "%s.ckpt", r.o.out) >= (int)sizeof checkpoint) cli_usage("the model's name is too long");
         r.o.checkpoint = checkpoint;
     }
+    check_files(&r.o);
     cli_catch_interrupts();
+#if !defined(_WIN32)
+    signal(SIGTERM, cli_on_interrupt);                   /* a closed terminal or a shutdown saves a checkpoint, too */
+    signal(SIGHUP, cli_on_interrupt);
+#endif
     if (r.o.resume || r.o.from) start_from(&r, &f, &text_hash);
     load_text(&r, r.o.resume || r.o.from);
     if (r.o.resume && text_hash != r.train.hash) cli_fail("%s was trained on another text than %s", r.o.checkpoint, r.o.data);
