@@ -174,7 +174,7 @@ fi
 # The kernel sets that program $1 can run here, one a line.
 kernels_of() { $1 --list-kernels 2>/dev/null < /dev/null | awk '{ print $1 }'; }
 
-for kernels in scalar avx2 avx512; do
+for kernels in scalar avx2 avx512 avx512vbmi amx; do
     kernels_of "$BUILD/logits" | grep -q -x $kernels || skip "kernels $kernels" "not on this CPU or not in this build"
 done
 
@@ -193,6 +193,10 @@ while IFS=$tab read -r program label; do
         fi
         run "--kernels $kernels --threads 1 --batch 512" all
         run "--kernels $kernels --threads 3 --batch 7 --company 7" '*'
+        case $kernels in                       # and the layout of weights that is not its own
+            avx512vbmi|amx) run "--kernels $kernels --threads 2 --batch 40 --layout r16" '*' ;;
+            *)              run "--kernels $kernels --threads 2 --batch 40 --layout t5" '*' ;;
+        esac
     done
 done < "$scratch/builds" > "$scratch/runs"
 [ -s "$scratch/failed.list" ] && cp "$scratch/failed.list" "$scratch/count.list"
