@@ -783,12 +783,19 @@ BNI_INLINE int bni_cpu_count(void)
 #endif
 }
 
+/* The assembler that comes with an older compiler may not know AVX-VNNI and AMX. */
+#if defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 11
+  #define BNI_NEW_ASM 1
+#else
+  #define BNI_NEW_ASM 0
+#endif
+
 /* AMX, the matrix unit of x86 servers, where compiler (and so its assembler) and system know it. Linux lets a process
    use the tiles only once it has asked: from then on signal frames may hold their 8 KiB, so the kernel refuses where a
    thread already has a signal stack too small for that, and afterwards refuses such stacks (sigaltstack: ENOMEM). The
    permission is the whole process's and lasts. */
 #if defined(__linux__) && defined(__x86_64__) && defined(__LP64__) && \
-    (defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 11)
+    BNI_NEW_ASM
   #define BNI_AMX 1
 /* 0: granted, now or before. The system call itself, as <unistd.h> hides syscall() under -std=c99. */
 BNI_UNUSED static int bni_amx_permit(void)
@@ -3079,13 +3086,46 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
 #define bni_vi_to_i8 BNI_FN(bni_vi_to_i8)
 #define bni_vi_to_i16 BNI_FN(bni_vi_to_i16)
 
+/* The target of this pass, up to the end of >>kernels. AVX-VNNI's two instructions are written in asm. */
+#if defined(__clang__)
+  #if BNI_ISA == BNI_ISA_SSSE3
+    #pragma clang attribute push(__attribute__((target("ssse3"))), apply_to = function)
+  #elif BNI_ISA <= BNI_ISA_AVXVNNI
+    #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+  #elif BNI_ISA == BNI_ISA_AVX512
+    #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+                                 apply_to = function)
+  #else
+    #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"))), \
+                                 apply_to = function)
+  #endif
+#else
+  #pragma GCC push_options
+  #ifdef BNI_UNOPTIMISED
+    #pragma GCC optimize("O3")
+  #endif
+  #if BNI_ISA == BNI_ISA_SSSE3
+    #pragma GCC target("ssse3")
+  #elif BNI_ISA <= BNI_ISA_AVXVNNI
+    #pragma GCC target("avx2,f16c")
+  #elif BNI_ISA == BNI_ISA_AVX512
+    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+  #else
+    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")
+  #endif
+#endif
+
 /* Without this attribute compilers leave some of these as calls at -O0 and -O2. */
 #define BNI_VINLINE static inline __attribute__((always_inline, unused))
 
 /* Full unrolling, so that small arrays of vectors become registers. */
 #if defined(__clang__)
   #define BNI_UNROLL _Pragma("clang loop unroll(full)")
-  #define BNI_VSETTLE(x) __asm__("" : "+v"(x))
+  #if BNI_ISA >= BNI_ISA_AVX512
+    #define BNI_VSETTLE(x) __asm__("" : "+v"(x))
+  #else
+    #define BNI_VSETTLE(x) __asm__("" : "+x"(x))
+  #endif
 #else
   #define BNI_UNROLL _Pragma("GCC unroll 16")
   #define BNI_VSETTLE(x) ((void)0)
@@ -3097,10 +3137,14 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
 
 #if BNI_ISA != BNI_ISA_AVX512VBMI   /* which adds ternary products to AVX-512's set, no more */
 
-/* bni_f16_to_f32 by the instruction. */
+/* bni_f16_to_f32, by the instruction where there is one. */
 BNI_VINLINE float bni_half(const uint8_t *p)
 {
+#if BNI_ISA == BNI_ISA_SSSE3
+    return bni_f16_to_f32(bni_load_u16(p));
+#else
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128((int)bni_load_u16(p))));
+#endif
 }
 
 #if BNI_ISA == BNI_ISA_AVX512
@@ -3202,192 +3246,275 @@ BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16(a));
 }
 
-#elif BNI_ISA == BNI_ISA_AVX2
-/* ---------------------------------------------------------------------------------------------------- AVX2
-   AVX2 and F16C: two registers of 32 bytes, lanes 0-7 and 8-15. FMA is left out of the target on purpose. */
+#else /* SSSE3, AVX2, AVX-VNNI */
+/* ------------------------------------------------------------------------------- registers of 16 or 32 bytes
+   SSSE3: four registers of 16 bytes, lanes 0-3 to 12-15. AVX2 and F16C, AVX-VNNI: two of 32, lanes 0-7 and 8-15. FMA is
+   left out of the target on purpose. BNI_EACH(x) is x once for every register, with i its number, a constant. */
 
-typedef struct bni_vf { __m256 lo, hi; } bni_vf;
-typedef struct bni_vi { __m256i lo, hi; } bni_vi;
+#if BNI_ISA == BNI_ISA_SSSE3
+  #define BNI_PARTS 4
+  #define BNI_MM(name) _mm_##name
+  #define BNI_LOADI(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
+  #define BNI_STOREI(p, a) _mm_storeu_si128((__m128i *)(void *)(p), a)
+  #define BNI_EACH(x) { enum { i = 0 }; x; } { enum { i = 1 }; x; } { enum { i = 2 }; x; } { enum { i = 3 }; x; }
+#define bni_pf BNI_FN(bni_pf)
+#define bni_pi BNI_FN(bni_pi)
+typedef __m128 bni_pf;
+typedef __m128i bni_pi;
+#else
+  #define BNI_PARTS 2
+  #define BNI_MM(name) _mm256_##name
+  #define BNI_LOADI(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+  #define BNI_STOREI(p, a) _mm256_storeu_si256((__m256i *)(void *)(p), a)
+  #define BNI_EACH(x) { enum { i = 0 }; x; } { enum { i = 1 }; x; }
+#define bni_pf BNI_FN(bni_pf)
+#define bni_pi BNI_FN(bni_pi)
+typedef __m256 bni_pf;
+typedef __m256i bni_pi;
+#endif
+#define BNI_LANES (16 / BNI_PARTS)
+typedef struct bni_vf { bni_pf p[BNI_PARTS]; } bni_vf;
+typedef struct bni_vi { bni_pi p[BNI_PARTS]; } bni_vi;
 
-#define bni_vf_pair BNI_FN(bni_vf_pair)
-#define bni_vi_pair BNI_FN(bni_vi_pair)
-BNI_VINLINE bni_vf bni_vf_pair(__m256 lo, __m256 hi) { bni_vf v; v.lo = lo; v.hi = hi; return v; }
-BNI_VINLINE bni_vi bni_vi_pair(__m256i lo, __m256i hi) { bni_vi v; v.lo = lo; v.hi = hi; return v; }
-
-BNI_VINLINE bni_vf bni_vf_load(const float *p) { return bni_vf_pair(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
-BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
-BNI_VINLINE bni_vf bni_vf_set(float x) { return bni_vf_pair(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
-BNI_VINLINE bni_vf bni_vf_add(bni_vf a, bni_vf b) { return bni_vf_pair(a.lo + b.lo, a.hi + b.hi); }
-BNI_VINLINE bni_vf bni_vf_sub(bni_vf a, bni_vf b) { return bni_vf_pair(a.lo - b.lo, a.hi - b.hi); }
-BNI_VINLINE bni_vf bni_vf_mul(bni_vf a, bni_vf b)
-{
-    __m256 lo = a.lo * b.lo, hi = a.hi * b.hi;
-    BNI_VSETTLE(lo);
-    BNI_VSETTLE(hi);
-    return bni_vf_pair(lo, hi);
-}
-BNI_VINLINE bni_vf bni_vf_div(bni_vf a, bni_vf b) { return bni_vf_pair(a.lo / b.lo, a.hi / b.hi); }
-BNI_VINLINE bni_vf bni_vf_min(bni_vf a, bni_vf b)
-{
-    return bni_vf_pair(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi));
-}
-BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b)
-{
-    return bni_vf_pair(_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi));
-}
+BNI_VINLINE bni_vf bni_vf_load(const float *p) { bni_vf a; BNI_EACH(a.p[i] = BNI_MM(loadu_ps)(p + BNI_LANES * i)) return a; }
+BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { BNI_EACH(BNI_MM(storeu_ps)(p + BNI_LANES * i, a.p[i])) }
+BNI_VINLINE bni_vf bni_vf_set(float x) { bni_vf a; BNI_EACH(a.p[i] = BNI_MM(set1_ps)(x)) return a; }
+BNI_VINLINE bni_vf bni_vf_add(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] + b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_sub(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] - b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_mul(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] * b.p[i]; BNI_VSETTLE(a.p[i])) return a; }
+BNI_VINLINE bni_vf bni_vf_div(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] / b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_min(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = BNI_MM(min_ps)(a.p[i], b.p[i])) return a; }
+BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = BNI_MM(max_ps)(a.p[i], b.p[i])) return a; }
 BNI_VINLINE bni_vf bni_vf_negate(bni_vf a)
 {
-    __m256 sign = _mm256_set1_ps(-0.0f);
-    return bni_vf_pair(_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign));
+    BNI_EACH(a.p[i] = BNI_MM(xor_ps)(a.p[i], BNI_MM(set1_ps)(-0.0f)))
+    return a;
 }
+BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { bni_vi r; BNI_EACH(r.p[i] = BNI_MM(cvtps_epi32)(a.p[i])) return r; }
+BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { bni_vf r; BNI_EACH(r.p[i] = (bni_pf)BNI_MM(slli_epi32)(e.p[i], 23)) return r; }
+BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
+{
+    bni_vi r;
+    BNI_EACH(r.p[i] = (bni_pi)a.p[i] & BNI_MM(set1_epi32)(0x7fffffff))
+    return r;
+}
+BNI_VINLINE bni_vf bni_vf_from_int(bni_vi a) { bni_vf r; BNI_EACH(r.p[i] = BNI_MM(cvtepi32_ps)(a.p[i])) return r; }
+
+BNI_VINLINE bni_vi bni_vi_load(const void *p)
+{
+    bni_vi a;
+    BNI_EACH(a.p[i] = BNI_LOADI((const int32_t *)p + BNI_LANES * i))
+    return a;
+}
+BNI_VINLINE void bni_vi_store(void *p, bni_vi a) { BNI_EACH(BNI_STOREI((int32_t *)p + BNI_LANES * i, a.p[i])) }
+BNI_VINLINE bni_vi bni_vi_set(int32_t x) { bni_vi a; BNI_EACH(a.p[i] = BNI_MM(set1_epi32)(x)) return a; }
+BNI_VINLINE bni_vi bni_vi_add(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = BNI_MM(add_epi32)(a.p[i], b.p[i])) return a; }
+BNI_VINLINE bni_vi bni_vi_sub(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = BNI_MM(sub_epi32)(a.p[i], b.p[i])) return a; }
+BNI_VINLINE bni_vi bni_vi_and(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = a.p[i] & b.p[i]) return a; }
+BNI_VINLINE bni_vi bni_vi_or(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = a.p[i] | b.p[i]) return a; }
+BNI_VINLINE bni_vi bni_vi_max(bni_vi a, bni_vi b)
+{
+    BNI_EACH(bni_pi more = BNI_MM(cmpgt_epi32)(a.p[i], b.p[i]); a.p[i] = (a.p[i] & more) | (b.p[i] & ~more))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n)
+{
+    BNI_EACH(a.p[i] = BNI_MM(srl_epi32)(a.p[i], _mm_cvtsi32_si128(n)))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n)
+{
+    BNI_EACH(a.p[i] = BNI_MM(sll_epi32)(a.p[i], _mm_cvtsi32_si128(n)))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+{
+#if BNI_ISA == BNI_ISA_AVXVNNI
+    BNI_EACH(__asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc.p[i]) : "x"(a.p[i]), "x"(b.p[i])))
+#else
+    BNI_EACH(acc.p[i] = BNI_MM(add_epi32)(acc.p[i], BNI_MM(madd_epi16)(a.p[i], b.p[i])))
+#endif
+    return acc;
+}
+
+#if BNI_ISA == BNI_ISA_SSSE3
+/* 8 onto 8 lanes, then 4 onto 4: what is left to fold fills a register of 16 bytes. */
+BNI_VINLINE __m128 bni_vf_quarter(bni_vf a) { return (a.p[0] + a.p[2]) + (a.p[1] + a.p[3]); }
+BNI_VINLINE __m128 bni_vf_top(bni_vf a) { return _mm_max_ps(_mm_max_ps(a.p[0], a.p[2]), _mm_max_ps(a.p[1], a.p[3])); }
+/* bni_f16_to_f32: exponent and fraction moved to their places are the number times 2^-112, denormals too; infinity and
+   NaN, 31 in the exponent of F16, get 255. */
+BNI_VINLINE __m128 bni_vf_quarter_f16(__m128i h)
+{
+    const __m128i bits = _mm_slli_epi32(h & _mm_set1_epi32(0x7fff), 13);
+    const __m128i special = _mm_cmpgt_epi32(bits, _mm_set1_epi32(0x0f7fffff)) & _mm_set1_epi32(0x7f800000);
+    const __m128 number = (__m128)bits * _mm_set1_ps(5.192296858534828e33f);
+    return (__m128)((__m128i)number | special | _mm_slli_epi32(h & _mm_set1_epi32(0x8000), 16));
+}
+BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p)
+{
+    const __m128i a = BNI_LOADI(p), b = BNI_LOADI(p + 16), zero = _mm_setzero_si128();
+    bni_vf r;
+    r.p[0] = bni_vf_quarter_f16(_mm_unpacklo_epi16(a, zero));
+    r.p[1] = bni_vf_quarter_f16(_mm_unpackhi_epi16(a, zero));
+    r.p[2] = bni_vf_quarter_f16(_mm_unpacklo_epi16(b, zero));
+    r.p[3] = bni_vf_quarter_f16(_mm_unpackhi_epi16(b, zero));
+    return r;
+}
+BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
+{
+    const __m128i a = BNI_LOADI(p), b = BNI_LOADI(p + 16), zero = _mm_setzero_si128();
+    bni_vf r;
+    r.p[0] = (__m128)_mm_unpacklo_epi16(zero, a);
+    r.p[1] = (__m128)_mm_unpackhi_epi16(zero, a);
+    r.p[2] = (__m128)_mm_unpacklo_epi16(zero, b);
+    r.p[3] = (__m128)_mm_unpackhi_epi16(zero, b);
+    return r;
+}
+BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
+{
+    BNI_EACH(even->p[i] = _mm_shuffle_ps(_mm_loadu_ps(p + 8 * i), _mm_loadu_ps(p + 8 * i + 4), 0x88))
+    BNI_EACH(odd->p[i] = _mm_shuffle_ps(_mm_loadu_ps(p + 8 * i), _mm_loadu_ps(p + 8 * i + 4), 0xdd))
+}
+BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
+{
+    BNI_EACH(_mm_storeu_ps(p + 8 * i, _mm_unpacklo_ps(even.p[i], odd.p[i])))
+    BNI_EACH(_mm_storeu_ps(p + 8 * i + 4, _mm_unpackhi_ps(even.p[i], odd.p[i])))
+}
+BNI_VINLINE __m128i bni_vi_quarter(bni_vi a)
+{
+    return _mm_add_epi32(_mm_add_epi32(a.p[0], a.p[1]), _mm_add_epi32(a.p[2], a.p[3]));
+}
+/* Bytes to int32: each doubled to 16 bits with high beside it, then to 32. high: 0, or the byte again, from which an
+   arithmetic shift takes the sign. */
+BNI_VINLINE bni_vi bni_vi_widen(__m128i bytes, __m128i high)
+{
+    const __m128i a = _mm_unpacklo_epi8(bytes, high), b = _mm_unpackhi_epi8(bytes, high);
+    const __m128i a2 = _mm_srai_epi16(a, 15), b2 = _mm_srai_epi16(b, 15);
+    bni_vi r;
+    r.p[0] = _mm_unpacklo_epi16(a, a2);
+    r.p[1] = _mm_unpackhi_epi16(a, a2);
+    r.p[2] = _mm_unpacklo_epi16(b, b2);
+    r.p[3] = _mm_unpackhi_epi16(b, b2);
+    return r;
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    const __m128i bytes = BNI_LOADI(p);
+    return bni_vi_widen(bytes, _mm_cmpgt_epi8(_mm_setzero_si128(), bytes));
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p) { return bni_vi_widen(BNI_LOADI(p), _mm_setzero_si128()); }
+BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+{
+    return _mm_packs_epi16(_mm_packs_epi32(a.p[0], a.p[1]), _mm_packs_epi32(a.p[2], a.p[3]));
+}
+BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
+{
+    BNI_STOREI(p, _mm_packs_epi32(a.p[0], a.p[1]));
+    BNI_STOREI(p + 8, _mm_packs_epi32(a.p[2], a.p[3]));
+}
+
+#else /* 32 bytes */
+BNI_VINLINE __m128 bni_vf_quarter(bni_vf a)
+{
+    const __m256 b = a.p[0] + a.p[1];
+    return _mm256_castps256_ps128(b) + _mm256_extractf128_ps(b, 1);
+}
+BNI_VINLINE __m128 bni_vf_top(bni_vf a)
+{
+    const __m256 b = _mm256_max_ps(a.p[0], a.p[1]);
+    return _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+}
+BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p)
+{
+    bni_vf r;
+    BNI_EACH(r.p[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i))))
+    return r;
+}
+BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
+{
+    bni_vf r;
+    BNI_EACH(r.p[i] = (__m256)_mm256_slli_epi32(
+                 _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i))), 16))
+    return r;
+}
+/* The 8 even (s = 0x88) or odd (s = 0xdd) elements of 16: pick within halves, then put the quarters in order. */
+#define BNI_PICK(a, b, s) (__m256)_mm256_permute4x64_pd((__m256d)_mm256_shuffle_ps(a, b, s), 0xd8)
+BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
+{
+    BNI_EACH(even->p[i] = BNI_PICK(_mm256_loadu_ps(p + 16 * i), _mm256_loadu_ps(p + 16 * i + 8), 0x88))
+    BNI_EACH(odd->p[i] = BNI_PICK(_mm256_loadu_ps(p + 16 * i), _mm256_loadu_ps(p + 16 * i + 8), 0xdd))
+}
+#undef BNI_PICK
+BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
+{
+    BNI_EACH(const __m256 a = _mm256_unpacklo_ps(even.p[i], odd.p[i]); const __m256 b = _mm256_unpackhi_ps(even.p[i], odd.p[i]);
+             _mm256_storeu_ps(p + 16 * i, _mm256_permute2f128_ps(a, b, 0x20));
+             _mm256_storeu_ps(p + 16 * i + 8, _mm256_permute2f128_ps(a, b, 0x31)))
+}
+BNI_VINLINE __m128i bni_vi_quarter(bni_vi a)
+{
+    const __m256i b = _mm256_add_epi32(a.p[0], a.p[1]);
+    return _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    bni_vi r;
+    BNI_EACH(r.p[i] = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p + 8 * i))))
+    return r;
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    bni_vi r;
+    BNI_EACH(r.p[i] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p + 8 * i))))
+    return r;
+}
+/* 16 saturated int16 in order: packs works within halves, so the quarters come out as 0 2 1 3. */
+#define BNI_TO_I16(a) _mm256_permute4x64_epi64(_mm256_packs_epi32((a).p[0], (a).p[1]), 0xd8)
+BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+{
+    const __m256i b = BNI_TO_I16(a);
+    return _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+}
+BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { BNI_STOREI(p, BNI_TO_I16(a)); }
+#undef BNI_TO_I16
+#endif /* 32 bytes */
+
 BNI_VINLINE bni_vf bni_vf_keep(bni_vf a, int n, bni_vf other)
 {
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i lo = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane);
-    __m256i hi = _mm256_cmpgt_epi32(_mm256_set1_epi32(n - 8), lane);
-    return bni_vf_pair(_mm256_blendv_ps(other.lo, a.lo, _mm256_castsi256_ps(lo)),
-                       _mm256_blendv_ps(other.hi, a.hi, _mm256_castsi256_ps(hi)));
+    static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    BNI_EACH(bni_pi m = BNI_MM(cmpgt_epi32)(BNI_MM(set1_epi32)(n), BNI_LOADI(lanes + BNI_LANES * i));
+             a.p[i] = (bni_pf)(((bni_pi)a.p[i] & m) | ((bni_pi)other.p[i] & ~m)))
+    return a;
 }
 BNI_VINLINE float bni_vf_sum(bni_vf a)
 {
-    __m256 b = a.lo + a.hi;
-    __m128 c = _mm256_castps256_ps128(b) + _mm256_extractf128_ps(b, 1);
+    __m128 c = bni_vf_quarter(a);
     c = c + _mm_movehl_ps(c, c);
     return _mm_cvtss_f32(c + _mm_movehdup_ps(c));
 }
 BNI_VINLINE float bni_vf_highest(bni_vf a)
 {
-    __m256 b = _mm256_max_ps(a.lo, a.hi);
-    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    __m128 c = bni_vf_top(a);
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ps(c, _mm_movehdup_ps(c)));
 }
-BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { return bni_vi_pair(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)); }
-BNI_VINLINE bni_vf bni_vf_power2(bni_vi e)
-{
-    return bni_vf_pair(_mm256_castsi256_ps(_mm256_slli_epi32(e.lo, 23)),
-                       _mm256_castsi256_ps(_mm256_slli_epi32(e.hi, 23)));
-}
-BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
-{
-    __m256i mask = _mm256_set1_epi32(0x7fffffff);
-    return bni_vi_pair(_mm256_and_si256(_mm256_castps_si256(a.lo), mask),
-                       _mm256_and_si256(_mm256_castps_si256(a.hi), mask));
-}
-BNI_VINLINE bni_vf bni_vf_from_int(bni_vi a)
-{
-    return bni_vf_pair(_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi));
-}
-BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p)
-{
-    return bni_vf_pair(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
-                       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 16))));
-}
-BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
-{
-    __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 16)));
-    return bni_vf_pair(_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)));
-}
-/* The 8 even (s = 0x88) or odd (s = 0xdd) elements of 16: pick within halves, then put the quarters in order. */
-#define BNI_PICK(a, b, s) _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, s)), 0xd8))
-BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
-{
-    bni_vf a = bni_vf_load(p), b = bni_vf_load(p + 16);
-    *even = bni_vf_pair(BNI_PICK(a.lo, a.hi, 0x88), BNI_PICK(b.lo, b.hi, 0x88));
-    *odd = bni_vf_pair(BNI_PICK(a.lo, a.hi, 0xdd), BNI_PICK(b.lo, b.hi, 0xdd));
-}
-#undef BNI_PICK
-BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
-{
-    __m256 a = _mm256_unpacklo_ps(even.lo, odd.lo), b = _mm256_unpackhi_ps(even.lo, odd.lo);
-    __m256 c = _mm256_unpacklo_ps(even.hi, odd.hi), d = _mm256_unpackhi_ps(even.hi, odd.hi);
-    bni_vf_store(p, bni_vf_pair(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)));
-    bni_vf_store(p + 16, bni_vf_pair(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31)));
-}
-
-BNI_VINLINE bni_vi bni_vi_load(const void *p)
-{
-    const __m256i *q = (const __m256i *)p;
-    return bni_vi_pair(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1));
-}
-BNI_VINLINE void bni_vi_store(void *p, bni_vi a)
-{
-    __m256i *q = (__m256i *)p;
-    _mm256_storeu_si256(q, a.lo);
-    _mm256_storeu_si256(q + 1, a.hi);
-}
-BNI_VINLINE bni_vi bni_vi_set(int32_t x) { return bni_vi_pair(_mm256_set1_epi32(x), _mm256_set1_epi32(x)); }
-BNI_VINLINE bni_vi bni_vi_add(bni_vi a, bni_vi b)
-{
-    return bni_vi_pair(_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi));
-}
-BNI_VINLINE bni_vi bni_vi_sub(bni_vi a, bni_vi b)
-{
-    return bni_vi_pair(_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi));
-}
-BNI_VINLINE bni_vi bni_vi_and(bni_vi a, bni_vi b)
-{
-    return bni_vi_pair(_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi));
-}
-BNI_VINLINE bni_vi bni_vi_or(bni_vi a, bni_vi b)
-{
-    return bni_vi_pair(_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi));
-}
-BNI_VINLINE bni_vi bni_vi_max(bni_vi a, bni_vi b)
-{
-    return bni_vi_pair(_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi));
-}
-BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n)
-{
-    __m128i count = _mm_cvtsi32_si128(n);
-    return bni_vi_pair(_mm256_srl_epi32(a.lo, count), _mm256_srl_epi32(a.hi, count));
-}
-BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n)
-{
-    __m128i count = _mm_cvtsi32_si128(n);
-    return bni_vi_pair(_mm256_sll_epi32(a.lo, count), _mm256_sll_epi32(a.hi, count));
-}
-BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
-{
-    return bni_vi_pair(_mm256_add_epi32(acc.lo, _mm256_madd_epi16(a.lo, b.lo)),
-                       _mm256_add_epi32(acc.hi, _mm256_madd_epi16(a.hi, b.hi)));
-}
 BNI_VINLINE int32_t bni_vi_sum(bni_vi a)
 {
-    __m256i b = _mm256_add_epi32(a.lo, a.hi);
-    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    __m128i c = bni_vi_quarter(a);
     c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
 }
 BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 {
-    __m256i b = _mm256_max_epi32(a.lo, a.hi);
-    __m128i c = _mm_max_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-    c = _mm_max_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-    return _mm_cvtsi128_si32(_mm_max_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+    int32_t v[16], top;
+    int l;
+    bni_vi_store(v, a);
+    for (top = v[0], l = 1; l < 16; l++)
+        top = v[l] > top ? v[l] : top;
+    return top;
 }
-BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
-{
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return bni_vi_pair(_mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)));
-}
-BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
-{
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return bni_vi_pair(_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_srli_si128(b, 8)));
-}
-/* 16 saturated int16 in order: packs works within halves, so the quarters come out as 0 2 1 3. */
-#define BNI_TO_I16(a) _mm256_permute4x64_epi64(_mm256_packs_epi32((a).lo, (a).hi), 0xd8)
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
-{
-    __m256i b = BNI_TO_I16(a);
-    return _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-}
-BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { _mm256_storeu_si256((__m256i *)(void *)p, BNI_TO_I16(a)); }
-#undef BNI_TO_I16
 
-#endif /* BNI_ISA_AVX2 */
+#endif /* registers of 16 or 32 bytes */
 
 /* ======================================================================================================
    >>kernels    The reference, fast
@@ -3407,7 +3534,7 @@ BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { _mm256_storeu_si256((__m2
   #define BNI_TILE_DOT_ROWS 2
 #else
   #define BNI_TILE_ROWS 2
-  #define BNI_TILE_VECTORS 2
+  #define BNI_TILE_VECTORS (BNI_PARTS == 2 ? 2 : 1)
   #define BNI_TILE_DOT_ROWS 1
 #endif
 
@@ -3426,11 +3553,19 @@ BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { _mm256_storeu_si256((__m2
 #define bni_dot_tile BNI_FN(bni_dot_tile)
 #define bni_dot_one BNI_FN(bni_dot_one)
 #define bni_dot_batch BNI_FN(bni_dot_batch)
-#define bni_r16_step BNI_FN(bni_r16_step)
-#define bni_r16_finish BNI_FN(bni_r16_finish)
-#define bni_r16_flush BNI_FN(bni_r16_flush)
-#define bni_r16_one BNI_FN(bni_r16_one)
-#define bni_r16_unpack BNI_FN(bni_r16_unpack)
+#define bni_vf_quarter BNI_FN(bni_vf_quarter)
+#define bni_vf_quarter_f16 BNI_FN(bni_vf_quarter_f16)
+#define bni_vf_top BNI_FN(bni_vf_top)
+#define bni_vi_quarter BNI_FN(bni_vi_quarter)
+#define bni_vi_widen BNI_FN(bni_vi_widen)
+#define bni_block_step BNI_FN(bni_block_step)
+#define bni_block_finish BNI_FN(bni_block_finish)
+#define bni_flush BNI_FN(bni_flush)
+#define bni_fetch BNI_FN(bni_fetch)
+#define bni_one BNI_FN(bni_one)
+#define bni_few BNI_FN(bni_few)
+#define bni_few_n BNI_FN(bni_few_n)
+#define bni_unpack BNI_FN(bni_unpack)
 #define bni_panel_tile BNI_FN(bni_panel_tile)
 #define bni_panel_rows BNI_FN(bni_panel_rows)
 
@@ -3962,71 +4097,179 @@ static void BNI_FN(bni_dot_rows)(float *const *y, int type, const uint8_t *rows,
 #define BNI_DOT4(acc, codes, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x))
 #define BNI_FOUR(p) _mm512_set1_epi32((int32_t)bni_load_u32(p))
 
-/* The sums of the four column groups, exact multiples of 1, 4, 16 and 64, brought back to 1 and added. */
-BNI_VINLINE void bni_r16_finish(int32_t *y, const __m512i acc[4])
+/* The same functions for R16 and, in the pass with VBMI, for T5, whose blocks have a fifth group of columns. */
+#if BNI_ISA == BNI_ISA_AVX512
+  #define BNI_LAYOUT BNI_R16
+  #define BNI_GROUPS 4
+  #define bni_block_decode(block, table, pairs, fifth) (*(fifth) = *(pairs) = _mm512_loadu_si512(block), (void)(table))
+  #define BNI_TABLE(i) _mm512_setzero_si512()
+#else
+  #define BNI_LAYOUT BNI_T5
+  #define BNI_GROUPS 5
+  #define BNI_TABLE(i) _mm512_loadu_si512(bni_t5_tables[i])
+
+/* T5 (>>formats): what the 64 values of a byte's low six bits stand for. [0]: T itself, as the bit pairs of R16. For
+   bytes from 192 on, whose low bits are i = 3 (T - 64) + t4: [1] the bit pairs of T = 64 + i / 3, [2] t4 at bits 7:6. */
+#define BNI_PAIRS(t) (t) % 3 | (t) / 3 % 3 << 2 | (t) / 9 % 3 << 4 | (t) / 27 % 3 << 6
+#define BNI_LARGE(i) BNI_PAIRS(64 + (i) / 3)
+#define BNI_LAST(i) (i) % 3 << 6
+#define BNI_8(f, i) f(i), f(i + 1), f(i + 2), f(i + 3), f(i + 4), f(i + 5), f(i + 6), f(i + 7)
+#define BNI_64(f) BNI_8(f, 0), BNI_8(f, 8), BNI_8(f, 16), BNI_8(f, 24), BNI_8(f, 32), BNI_8(f, 40), BNI_8(f, 48), BNI_8(f, 56)
+static const uint8_t bni_t5_tables[3][64] = {{BNI_64(BNI_PAIRS)}, {BNI_64(BNI_LARGE)}, {BNI_64(BNI_LAST)}};
+#undef BNI_PAIRS
+#undef BNI_LARGE
+#undef BNI_LAST
+#undef BNI_8
+#undef BNI_64
+
+/* A block as one of R16 (*pairs) and the fifth group at bits 7:6 (*fifth; its other bits are 0). */
+BNI_VINLINE void bni_block_decode(const uint8_t *block, const __m512i table[3], __m512i *pairs, __m512i *fifth)
+{
+    const __m512i w = _mm512_loadu_si512(block), top = _mm512_set1_epi8((char)192);
+    const __mmask64 large = _mm512_cmpge_epu8_mask(w, top);
+    const __m512i small = _mm512_permutexvar_epi8(w, table[0]);
+    *pairs = _mm512_mask_permutexvar_epi8(small, large, w, table[1]);
+    *fifth = _mm512_mask_permutexvar_epi8(_mm512_and_si512(w, top), large, w, table[2]);
+}
+#endif
+
+/* One block without a shift: column group g goes to acc[g], 4^g times too large, the fifth with the fourth. The top
+   codes reach 2 * 64 = 128, a sum of four products 4 * 128 * 128 = 2^16, and BNI_MAX_WIDTH / 16 = 2^14 blocks of R16
+   2^30; T5 doubles that in 4/5 of the blocks: int32 holds both. */
+BNI_VINLINE void bni_block_step(__m512i acc[4], const uint8_t *block, const __m512i x[5], const __m512i table[3])
+{
+    __m512i p, c0, c1, c2, c3, c4;
+    bni_block_decode(block, table, &p, &c4);
+    c0 = _mm512_and_si512(p, _mm512_set1_epi8(3));
+    c1 = _mm512_and_si512(p, _mm512_set1_epi8(12));
+    c2 = _mm512_and_si512(p, _mm512_set1_epi8(48));
+    c3 = _mm512_and_si512(p, _mm512_set1_epi8((char)192));
+    BNI_DOT4(acc[0], c0, x[0]);
+    BNI_DOT4(acc[1], c1, x[1]);
+    BNI_DOT4(acc[2], c2, x[2]);
+    BNI_DOT4(acc[3], c3, x[3]);
+    if (BNI_GROUPS == 5)
+        BNI_DOT4(acc[3], c4, x[4]);
+}
+
+/* The exact multiples of 1, 4, 16 and 64 brought back to 1 and added. */
+BNI_VINLINE void bni_block_finish(int32_t *y, const __m512i acc[4])
 {
     __m512i a = _mm512_add_epi32(acc[0], _mm512_srai_epi32(acc[1], 2));
     __m512i b = _mm512_add_epi32(_mm512_srai_epi32(acc[2], 4), _mm512_srai_epi32(acc[3], 6));
     _mm512_storeu_si512(y, _mm512_add_epi32(a, b));
 }
-#endif
 
-#if BNI_ISA == BNI_ISA_AVX512
-
-/* One block without a shift: column group s goes to acc[s], 4^s times too large. The top group's codes reach 2 * 64 =
-   128, a sum of four products 4 * 128 * 128 = 2^16, and BNI_MAX_WIDTH / 16 = 2^14 blocks of them 2^30: int32 holds it.
-   */
-BNI_VINLINE void bni_r16_step(__m512i acc[4], const uint8_t *block, const __m512i x[4])
+/* One token. Prefetch 1 KiB ahead into the first cache, 4 KiB ahead into the second; the first 4 KiB at once. */
+static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
-    const __m512i w = _mm512_loadu_si512(block);
-    __m512i c0 = _mm512_and_si512(w, _mm512_set1_epi8(3)), c1 = _mm512_and_si512(w, _mm512_set1_epi8(12));
-    __m512i c2 = _mm512_and_si512(w, _mm512_set1_epi8(48)), c3 = _mm512_and_si512(w, _mm512_set1_epi8((char)192));
-    BNI_DOT4(acc[0], c0, x[0]);
-    BNI_DOT4(acc[1], c1, x[1]);
-    BNI_DOT4(acc[2], c2, x[2]);
-    BNI_DOT4(acc[3], c3, x[3]);
-}
-
-/* One token. Prefetch 1 KiB ahead into the first cache, 4 KiB ahead into the second: 93 % of plain reading. */
-static void bni_r16_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
-{
-    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4;
+    const size_t far = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
     const __m512i zero = _mm512_setzero_si512();
+    __m512i table[3];
     int s, k, i;
+    BNI_UNROLL for (i = 0; i < 3; i++)
+        table[i] = BNI_TABLE(i);
+    for (i = 0; i < 4096; i += 64) {
+        __builtin_prefetch(w + i, 0, 2);
+        __builtin_prefetch(w + far + i, 0, 2);
+    }
     for (s = 0; s < (n_strips + 1) / 2; s++) {
-        __m512i a[4], b[4], v[4];
+        __m512i a[4], b[4], v[5];
         BNI_UNROLL for (i = 0; i < 4; i++)
             a[i] = b[i] = zero;
-        for (k = 0; k < n_cols; k += 16, w += 64) {
-            BNI_UNROLL for (i = 0; i < 4; i++)
+        for (k = 0; k < n_cols; k += 4 * BNI_GROUPS, w += 64) {
+            BNI_UNROLL for (i = 0; i < BNI_GROUPS; i++)
                 v[i] = BNI_FOUR(x + k + 4 * i);
             __builtin_prefetch(w + 1024, 0, 3);
             __builtin_prefetch(w + far + 1024, 0, 3);
             __builtin_prefetch(w + 4096, 0, 2);
             __builtin_prefetch(w + far + 4096, 0, 2);
-            bni_r16_step(a, w, v);
-            bni_r16_step(b, w + far, v);
+            bni_block_step(a, w, v, table);
+            bni_block_step(b, w + far, v, table);
         }
-        bni_r16_finish(y + 16 * s, a);
-        bni_r16_finish(y + 16 * (s + n_strips / 2), b);
+        bni_block_finish(y + 16 * s, a);
+        bni_block_finish(y + 16 * (s + n_strips / 2), b);
     }
 }
 
-/* Columns of a strip to the panel, four columns of 16 rows to 64 bytes. The next panel's weights are fetched meanwhile:
-   the products of this one give them time to arrive. */
-static void bni_r16_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
+/* Two strips, n tokens (a constant): every block is shifted and masked once for all of them. 2 n accumulators. */
+BNI_VINLINE void bni_few(const int n, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
+{
+    const size_t far = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
+    const __m512i three = _mm512_set1_epi8(3);
+    __m512i table[3];
+    int s, k, i, t;
+    BNI_UNROLL for (i = 0; i < 3; i++)
+        table[i] = BNI_TABLE(i);
+    for (s = 0; s < (n_strips + 1) / 2; s++, y += 16) {
+        const int8_t *v = x;
+        __m512i a[8], b[8];
+        BNI_UNROLL for (t = 0; t < n; t++)
+            a[t] = b[t] = _mm512_setzero_si512();
+        for (k = 0; k < n_cols; k += 4 * BNI_GROUPS, w += 64) {
+            __m512i p, q, p4, q4;
+            bni_block_decode(w, table, &p, &p4);
+            bni_block_decode(w + far, table, &q, &q4);
+            __builtin_prefetch(w + 2048, 0, 3);
+            __builtin_prefetch(w + far + 2048, 0, 3);
+            BNI_UNROLL for (i = 0; i < BNI_GROUPS; i++, v += 4 * n) {
+                __m512i c = _mm512_and_si512(p, three), d = _mm512_and_si512(q, three);
+                if (i == 4) {
+                    c = _mm512_srli_epi16(p4, 6);
+                    d = _mm512_srli_epi16(q4, 6);
+                }
+                BNI_UNROLL for (t = 0; t < n; t++) {
+                    const __m512i four = BNI_FOUR(v + 4 * t);
+                    BNI_DOT4(a[t], c, four);
+                    BNI_DOT4(b[t], d, four);
+                }
+                p = _mm512_srli_epi16(p, 2);
+                q = _mm512_srli_epi16(q, 2);
+            }
+        }
+        BNI_UNROLL for (t = 0; t < n; t++) {
+            _mm512_storeu_si512(y + (ptrdiff_t)t * ldy, a[t]);
+            _mm512_storeu_si512(y + (ptrdiff_t)t * ldy + 16 * (n_strips / 2), b[t]);
+        }
+    }
+}
+
+/* The number of tokens becomes a constant, for which the compiler keeps the accumulators in registers: 16 of 32 at n =
+   8, which is why a group has eight rows. BNI_APART keeps the cases from being merged into one slow loop. */
+static void bni_few_n(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n)
+{
+    switch (n) {
+    case 2: bni_few(2, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    case 3: bni_few(3, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    case 4: bni_few(4, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    case 5: bni_few(5, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    case 6: bni_few(6, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    case 7: bni_few(7, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    default: bni_few(8, y, ldy, w, n_strips, n_cols, x); BNI_APART; break;
+    }
+}
+
+/* Columns of a strip to the panel, four columns of 16 rows to 64 bytes; T5's last block may write past n_cols. */
+static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 {
     const __m512i three = _mm512_set1_epi8(3);
-    int k;
-    for (k = 0; k < n_cols; k += 16, w += 64, panel += 256) {
-        const __m512i p = _mm512_loadu_si512(w);
-        __builtin_prefetch(w + BNI_PANEL_COLS * 4, 0, 3);
+    __m512i table[3], p, p4;
+    int k, i;
+    BNI_UNROLL for (i = 0; i < 3; i++)
+        table[i] = BNI_TABLE(i);
+    for (k = 0; k < n_cols; k += 4 * BNI_GROUPS, w += 64, panel += 64 * BNI_GROUPS) {
+        bni_block_decode(w, table, &p, &p4);
         _mm512_storeu_si512(panel, _mm512_and_si512(p, three));
         _mm512_storeu_si512(panel + 64, _mm512_and_si512(_mm512_srli_epi16(p, 2), three));
         _mm512_storeu_si512(panel + 128, _mm512_and_si512(_mm512_srli_epi16(p, 4), three));
         _mm512_storeu_si512(panel + 192, _mm512_and_si512(_mm512_srli_epi16(p, 6), three));
+        if (BNI_GROUPS == 5)
+            _mm512_storeu_si512(panel + 256, _mm512_srli_epi16(p4, 6));
     }
 }
+#endif
+
+#if BNI_ISA == BNI_ISA_AVX512
 
 /* Both strips of the panel times n tokens (a constant), added to y: 2 n accumulators, 16 of 32 registers. Two strips
    per broadcast keep the loads below the products. */
@@ -4069,137 +4312,169 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
     }
 }
 
-#elif BNI_ISA == BNI_ISA_AVX2
+#elif BNI_ISA != BNI_ISA_AVX512VBMI   /* SSSE3, AVX2, AVX-VNNI */
 
-#define BNI_FOUR(p) _mm256_set1_epi32((int32_t)bni_load_u32(p))
+#define BNI_FOUR(p) BNI_MM(set1_epi32)((int32_t)bni_load_u32(p))
 
-/* vpmaddubsw adds two products into an int16. One half of a block, 8 rows: columns 0-3 and 8-11 go to *p as they are,
-   4-7 and 12-15 to *q four times too large, which saves two of three shifts.
-   Bounds: a block adds at most 2 * 2 * 2 * 128 = 1024 to a lane of p and 4 * 1024 to one of q. Over 8 blocks, which are
-   128 columns, that is 8192 and 32768; x = -128 makes it -32768, which fits, and x = 127 gives 32512. */
-BNI_VINLINE void bni_r16_step(__m256i *p, __m256i *q, __m256i w, const __m256i x[4])
+/* acc += products of unsigned and signed bytes. AVX-VNNI: four into an int32. Else two into an int16, pmaddubsw, and
+   acc must be flushed to int32 in time. */
+#if BNI_ISA == BNI_ISA_AVXVNNI
+  #define BNI_DOT(acc, codes, x) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"(x))
+  #define BNI_DOT_COLS BNI_PANEL_COLS
+  #define BNI_TO_INT32(a) (a)
+  #define BNI_SHR2(a) BNI_MM(srai_epi32)(a, 2)
+  #define BNI_JOIN(a, b) BNI_MM(add_epi32)(a, b)
+#else
+  #define BNI_DOT(acc, codes, x) (acc = BNI_MM(add_epi16)(acc, BNI_MM(maddubs_epi16)(codes, x)))
+  #define BNI_DOT_COLS 128
+  #define BNI_TO_INT32(a) BNI_MM(madd_epi16)(a, BNI_MM(set1_epi16)(1))
+  #define BNI_SHR2(a) BNI_MM(srai_epi16)(a, 2)
+  #define BNI_JOIN(a, b) BNI_MM(add_epi16)(a, b)
+#endif
+/* One token: four registers of weights at a time, a block of two strips or, with 16 bytes, of one. Tokens of a tile. */
+#define BNI_STREAMS (4 / BNI_PARTS)
+#define BNI_TILE_TOKENS (8 / BNI_PARTS)
+
+/* y[BNI_LANES] += acc. */
+BNI_VINLINE void bni_flush(int32_t *y, bni_pi acc)
 {
-    const __m256i m0 = _mm256_set1_epi8(3), m1 = _mm256_set1_epi8(12);
-    const __m256i v = _mm256_srli_epi16(w, 4);
-    *p = _mm256_add_epi16(*p, _mm256_maddubs_epi16(_mm256_and_si256(w, m0), x[0]));
-    *q = _mm256_add_epi16(*q, _mm256_maddubs_epi16(_mm256_and_si256(w, m1), x[1]));
-    *p = _mm256_add_epi16(*p, _mm256_maddubs_epi16(_mm256_and_si256(v, m0), x[2]));
-    *q = _mm256_add_epi16(*q, _mm256_maddubs_epi16(_mm256_and_si256(v, m1), x[3]));
+    BNI_STOREI(y, BNI_MM(add_epi32)(BNI_LOADI(y), BNI_TO_INT32(acc)));
 }
 
-/* y[8] += both int16 sums: |p| + |q / 4| <= 16384 still fits. */
-BNI_VINLINE void bni_r16_flush(int32_t *y, __m256i p, __m256i q)
+/* One token, prefetch 4 KiB ahead. Of a block, columns 0-3 and 8-11 go to p as they are, 4-7 and 12-15 to q four times
+   too large, which saves two of three shifts. The int32 sums wait in memory between the flushes.
+   Bounds of an int16: a block adds at most 2 * 2 * 2 * 128 = 1024 to a lane of p and 4 * 1024 to one of q. Over 8 blocks,
+   which are 128 columns, that is 8192 and 32768; x = -128 makes it -32768, which fits, and x = 127 gives 32512. Then
+   |p| + |q / 4| <= 16384 still fits. Of an int32: q gets at most 2^14 a block, of which there are 40 in 640 columns. */
+static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
-    __m256i sum = _mm256_madd_epi16(_mm256_add_epi16(p, _mm256_srai_epi16(q, 2)), _mm256_set1_epi16(1));
-    __m256i *out = (__m256i *)(void *)y;
-    _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sum));
-}
-
-/* One token, prefetch 4 KiB ahead. The int32 sums wait in memory between the flushes. */
-static void bni_r16_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
-{
-    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4;
-    const __m256i zero = _mm256_setzero_si256();
+    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4 * (BNI_STREAMS - 1);
+    const bni_pi m0 = BNI_MM(set1_epi8)(3), m1 = BNI_MM(set1_epi8)(12);
+    const int turns = (n_strips + BNI_STREAMS - 1) / BNI_STREAMS;
     int s, k, i, end;
-    for (s = 0; s < (n_strips + 1) / 2; s++) {
-        int32_t sum[2][16];
+    for (s = 0; s < turns; s++) {
+        int32_t sum[BNI_STREAMS * 16];
         memset(sum, 0, sizeof sum);
         for (k = 0; k < n_cols; ) {
-            __m256i p0 = zero, p1 = zero, p2 = zero, p3 = zero, q0 = zero, q1 = zero, q2 = zero, q3 = zero, v[4];
-            for (end = k + 128 < n_cols ? k + 128 : n_cols; k < end; k += 16, w += 64) {
-                const __m256i *a = (const __m256i *)(const void *)w, *b = (const __m256i *)(const void *)(w + far);
+            bni_pi p[4], q[4], v[4];
+            BNI_UNROLL for (i = 0; i < 4; i++)
+                p[i] = q[i] = BNI_MM(set1_epi32)(0);
+            for (end = k + BNI_DOT_COLS < n_cols ? k + BNI_DOT_COLS : n_cols; k < end; k += 16, w += 64) {
                 BNI_UNROLL for (i = 0; i < 4; i++)
                     v[i] = BNI_FOUR(x + k + 4 * i);
                 __builtin_prefetch(w + 4096, 0, 3);
-                __builtin_prefetch(w + far + 4096, 0, 3);
-                bni_r16_step(&p0, &q0, _mm256_loadu_si256(a), v);
-                bni_r16_step(&p1, &q1, _mm256_loadu_si256(a + 1), v);
-                bni_r16_step(&p2, &q2, _mm256_loadu_si256(b), v);
-                bni_r16_step(&p3, &q3, _mm256_loadu_si256(b + 1), v);
+                if (BNI_STREAMS > 1)
+                    __builtin_prefetch(w + far + 4096, 0, 3);
+                BNI_UNROLL for (i = 0; i < 4; i++) {
+                    const bni_pi low = BNI_LOADI(w + (size_t)(i / BNI_PARTS) * far + (size_t)(i % BNI_PARTS) * (64 / BNI_PARTS));
+                    const bni_pi high = BNI_MM(srli_epi16)(low, 4);
+                    const bni_pi c0 = low & m0, c1 = low & m1, c2 = high & m0, c3 = high & m1;
+                    BNI_DOT(p[i], c0, v[0]);
+                    BNI_DOT(q[i], c1, v[1]);
+                    BNI_DOT(p[i], c2, v[2]);
+                    BNI_DOT(q[i], c3, v[3]);
+                }
             }
-            bni_r16_flush(sum[0], p0, q0);
-            bni_r16_flush(sum[0] + 8, p1, q1);
-            bni_r16_flush(sum[1], p2, q2);
-            bni_r16_flush(sum[1] + 8, p3, q3);
+            BNI_UNROLL for (i = 0; i < 4; i++)
+                bni_flush(sum + i * BNI_LANES, BNI_JOIN(p[i], BNI_SHR2(q[i])));
         }
-        memcpy(y + 16 * (ptrdiff_t)s, sum[0], sizeof sum[0]);
-        memcpy(y + 16 * (ptrdiff_t)(s + n_strips / 2), sum[1], sizeof sum[1]);
+        memcpy(y + 16 * (ptrdiff_t)s, sum, 16 * sizeof *sum);
+        if (BNI_STREAMS > 1)
+            memcpy(y + 16 * (ptrdiff_t)(s + n_strips / 2), sum + (BNI_STREAMS - 1) * 16, 16 * sizeof *sum);
     }
 }
 
 /* Columns of a strip to the panel, four columns of 16 rows to 64 bytes. */
-static void bni_r16_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
+static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 {
-    const __m256i three = _mm256_set1_epi8(3);
-    int i, k;
+    const bni_pi three = BNI_MM(set1_epi8)(3);
+    int k;
     for (k = 0; k < n_cols; k += 16, w += 64, panel += 256) {
-        __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)w);
-        __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
-        __builtin_prefetch(w + BNI_PANEL_COLS * 4, 0, 3);
-        BNI_UNROLL for (i = 0; i < 4; i++) {
-            _mm256_storeu_si256((__m256i *)(void *)(panel + 64 * i), _mm256_and_si256(lo, three));
-            _mm256_storeu_si256((__m256i *)(void *)(panel + 64 * i + 32), _mm256_and_si256(hi, three));
-            lo = _mm256_srli_epi16(lo, 2);
-            hi = _mm256_srli_epi16(hi, 2);
-        }
+        BNI_EACH(const bni_pi a = BNI_LOADI(w + 4 * BNI_LANES * i); uint8_t *to = panel + 4 * BNI_LANES * i;
+                 BNI_STOREI(to, a & three);
+                 BNI_STOREI(to + 64, BNI_MM(srli_epi16)(a, 2) & three);
+                 BNI_STOREI(to + 128, BNI_MM(srli_epi16)(a, 4) & three);
+                 BNI_STOREI(to + 192, BNI_MM(srli_epi16)(a, 6) & three))
     }
 }
 
-/* y[t][16] += one strip's panel . x for up to 256 columns of n_tokens (a constant, at most 4) of the ld tokens of x. A
-   step adds at most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach -32768 with x = -128 and 32512 with
-   x = 127: both fit. */
+/* y[t][16] += one strip's panel . x for up to 2 * BNI_DOT_COLS columns of n_tokens (a constant) of the ld tokens of x: 8
+   accumulators. A step adds at most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach -32768 with x = -128 and
+   32512 with x = 127: both fit. */
 BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *panel, int n_cols,
                                 const int8_t *x, int ld)
 {
-    const __m256i one = _mm256_set1_epi16(1);
-    __m256i lo[4], hi[4];
-    int k, t;
+    bni_pi acc[BNI_TILE_TOKENS][BNI_PARTS], codes[BNI_PARTS];
+    int k, t, p;
     BNI_UNROLL for (t = 0; t < n_tokens; t++)
-        lo[t] = hi[t] = _mm256_setzero_si256();
+        BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
+            acc[t][p] = BNI_MM(set1_epi32)(0);
     for (k = 0; k < n_cols; k += 4, panel += 64, x += 4 * ld) {
-        const __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)panel);
-        const __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(panel + 32));
+        BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
+            codes[p] = BNI_LOADI(panel + 4 * BNI_LANES * p);
         BNI_UNROLL for (t = 0; t < n_tokens; t++) {
-            const __m256i four = BNI_FOUR(x + 4 * t);
-            lo[t] = _mm256_add_epi16(lo[t], _mm256_maddubs_epi16(a, four));
-            hi[t] = _mm256_add_epi16(hi[t], _mm256_maddubs_epi16(b, four));
+            const bni_pi four = BNI_FOUR(x + 4 * t);
+            BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
+                BNI_DOT(acc[t][p], codes[p], four);
         }
     }
-    BNI_UNROLL for (t = 0; t < n_tokens; t++) {
-        __m256i *out = (__m256i *)(void *)(y + (ptrdiff_t)t * ldy);
-        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), _mm256_madd_epi16(lo[t], one)));
-        _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_loadu_si256(out + 1), _mm256_madd_epi16(hi[t], one)));
-    }
+    BNI_UNROLL for (t = 0; t < n_tokens; t++)
+        BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
+            bni_flush(y + (ptrdiff_t)t * ldy + BNI_LANES * p, acc[t][p]);
 }
 
-/* Both strips of the panel times n tokens, added to y: four tokens and one strip fill the 16 registers. */
+/* Both strips of the panel times n tokens, added to y, a tile of tokens and one strip at a time. */
 static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *panel, int n_cols, const int8_t *x, int n)
 {
     int k, t, strip;
-    for (k = 0; k < n_cols; k += 256)
+    for (k = 0; k < n_cols; k += 2 * BNI_DOT_COLS)
         for (strip = 0; strip < (y_far == y ? 1 : 2); strip++)         /* a single strip is both */
-            for (t = 0; t < n; t += 4) {
+            for (t = 0; t < n; t += BNI_TILE_TOKENS) {
                 const uint8_t *codes = panel + strip * BNI_PANEL + k * 16;
-                const int cols = n_cols - k < 256 ? n_cols - k : 256;
+                const int cols = n_cols - k < 2 * BNI_DOT_COLS ? n_cols - k : 2 * BNI_DOT_COLS;
                 const int8_t *v = x + (ptrdiff_t)k * n + 4 * t;
                 int32_t *out = (strip ? y_far : y) + (ptrdiff_t)t * ldy;
                 switch (n - t) {
                 case 1: bni_panel_tile(1, out, ldy, codes, cols, v, n); BNI_APART; break;
+#if BNI_TILE_TOKENS == 4
                 case 2: bni_panel_tile(2, out, ldy, codes, cols, v, n); BNI_APART; break;
                 case 3: bni_panel_tile(3, out, ldy, codes, cols, v, n); BNI_APART; break;
-                default: bni_panel_tile(4, out, ldy, codes, cols, v, n); BNI_APART; break;
+#endif
+                default: bni_panel_tile(BNI_TILE_TOKENS, out, ldy, codes, cols, v, n); BNI_APART; break;
                 }
             }
 }
+#undef BNI_DOT
+#undef BNI_DOT_COLS
+#undef BNI_TO_INT32
+#undef BNI_SHR2
+#undef BNI_JOIN
+#undef BNI_STREAMS
+#undef BNI_TILE_TOKENS
 #endif /* BNI_ISA */
+
+/* Part t / n_tokens of the bytes at next and far behind it, into the second cache. */
+BNI_VINLINE void bni_fetch(const uint8_t *next, size_t far, size_t bytes, int t, int n_tokens, int step)
+{
+    const size_t part = n_tokens <= step ? bytes : (bytes * (size_t)step / (size_t)n_tokens + 63) / 64 * 64;
+    size_t i;
+    next += (size_t)(t / step) * part;
+    for (i = 0; i < part; i += 64) {
+        __builtin_prefetch(next + i, 0, 2);
+        __builtin_prefetch(next + far + i, 0, 2);
+    }
+}
 
 #if BNI_ISA != BNI_ISA_AVX512VBMI
 
-/* Several tokens: pairs of strips are unpacked panel by panel, and each panel multiplied with all groups of tokens. */
+/* Several tokens: pairs of strips are unpacked panel by panel, and each panel multiplied with all groups of tokens.
+   Meanwhile the next panel's weights are fetched, some before every group: all at once they would fill the buffers
+   that the group's own loads need. */
 static void BNI_FN(bni_panel_matmul)(int layout, bni_unpack_fn *unpack, int32_t *y, int ldy, const uint8_t *w,
                                      int n_strips, int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
 {
     const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), far = (size_t)(n_strips / 2) * strip;
+    const size_t panel_bytes = (size_t)bni_strip_bytes(layout, BNI_PANEL_COLS);
     int s, k, t;
     for (s = 0; s < (n_strips + 1) / 2; s++, w += strip, y += 16) {
         int32_t *y_far = y + 16 * (n_strips / 2);
@@ -4208,12 +4483,13 @@ static void BNI_FN(bni_panel_matmul)(int layout, bni_unpack_fn *unpack, int32_t 
             memset(y + (ptrdiff_t)t * ldy, 0, 16 * sizeof *y);
             memset(y_far + (ptrdiff_t)t * ldy, 0, 16 * sizeof *y);
         }
-        for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += bni_strip_bytes(layout, BNI_PANEL_COLS)) {
+        for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += panel_bytes) {
             const int cols = n_cols - k < BNI_PANEL_COLS ? n_cols - k : BNI_PANEL_COLS;
             unpack(panel, from, cols);
             unpack(panel + BNI_PANEL, from + far, cols);
             for (t = 0; t < n_tokens; t += BNI_ROWS) {
                 const int n = n_tokens - t < BNI_ROWS ? n_tokens - t : BNI_ROWS;
+                bni_fetch(from + panel_bytes, far, panel_bytes, t, n_tokens, BNI_ROWS);
                 bni_panel_rows(y + (ptrdiff_t)t * ldy, y_far + (ptrdiff_t)t * ldy, ldy, panel, cols,
                                x + (ptrdiff_t)t * n_cols + k * n, n);
             }
@@ -4225,108 +4501,26 @@ static void BNI_FN(bni_matmul_r16)(int32_t *y, int ldy, const uint8_t *w, int n_
                                    int n_tokens, uint8_t *panel)
 {
     if (n_tokens == 1)
-        bni_r16_one(y, w, n_strips, n_cols, x);
+        bni_one(y, w, n_strips, n_cols, x);
+#if BNI_ISA == BNI_ISA_AVX512
+    else if (n_tokens <= BNI_ROWS)
+        bni_few_n(y, ldy, w, n_strips, n_cols, x, n_tokens);
+#endif
     else
-        BNI_FN(bni_panel_matmul)(BNI_R16, bni_r16_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
+        BNI_FN(bni_panel_matmul)(BNI_R16, bni_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
 }
 
 #else /* AVX512VBMI */
-
-/* T5 (>>formats): what the 64 values of a byte's low six bits stand for. [0]: T itself, as the bit pairs of R16. For
-   bytes from 192 on, whose low bits are i = 3 (T - 64) + t4: [1] the bit pairs of T = 64 + i / 3, [2] t4 at bits 7:6. */
-#define BNI_PAIRS(t) (t) % 3 | (t) / 3 % 3 << 2 | (t) / 9 % 3 << 4 | (t) / 27 % 3 << 6
-#define BNI_LARGE(i) BNI_PAIRS(64 + (i) / 3)
-#define BNI_LAST(i) (i) % 3 << 6
-#define BNI_8(f, i) f(i), f(i + 1), f(i + 2), f(i + 3), f(i + 4), f(i + 5), f(i + 6), f(i + 7)
-#define BNI_64(f) BNI_8(f, 0), BNI_8(f, 8), BNI_8(f, 16), BNI_8(f, 24), BNI_8(f, 32), BNI_8(f, 40), BNI_8(f, 48), BNI_8(f, 56)
-static const uint8_t bni_t5_tables[3][64] = {{BNI_64(BNI_PAIRS)}, {BNI_64(BNI_LARGE)}, {BNI_64(BNI_LAST)}};
-#undef BNI_PAIRS
-#undef BNI_LARGE
-#undef BNI_LAST
-#undef BNI_8
-#undef BNI_64
-
-/* The block w as one of R16 (*pairs) and the fifth group at bits 7:6 (*fifth, other bits undefined if small). */
-BNI_VINLINE void bni_t5_decode(__m512i w, const __m512i table[3], __m512i *pairs, __m512i *fifth)
-{
-    const __m512i top = _mm512_set1_epi8((char)192);
-    const __mmask64 large = _mm512_cmpge_epu8_mask(w, top);
-    const __m512i small = _mm512_permutexvar_epi8(w, table[0]);
-    *pairs = _mm512_mask_permutexvar_epi8(small, large, w, table[1]);
-    *fifth = _mm512_mask_permutexvar_epi8(_mm512_and_si512(w, top), large, w, table[2]);
-}
-
-/* One block: column group s < 4 as in bni_r16_step, the fifth to acc[3] too. That doubles its bound, 2^17 a block, but
-   BNI_MAX_WIDTH / 20 blocks still give less than 2^31. */
-BNI_VINLINE void bni_t5_step(__m512i acc[4], const uint8_t *block, const __m512i x[5], const __m512i table[3])
-{
-    __m512i p, t4, c0, c1, c2, c3;
-    bni_t5_decode(_mm512_loadu_si512(block), table, &p, &t4);
-    c0 = _mm512_and_si512(p, _mm512_set1_epi8(3));
-    c1 = _mm512_and_si512(p, _mm512_set1_epi8(12));
-    c2 = _mm512_and_si512(p, _mm512_set1_epi8(48));
-    c3 = _mm512_and_si512(p, _mm512_set1_epi8((char)192));
-    BNI_DOT4(acc[0], c0, x[0]);
-    BNI_DOT4(acc[1], c1, x[1]);
-    BNI_DOT4(acc[2], c2, x[2]);
-    BNI_DOT4(acc[3], c3, x[3]);
-    BNI_DOT4(acc[3], t4, x[4]);
-}
-
-/* One token. Prefetches as in bni_r16_one. */
-static void bni_t5_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
-{
-    const size_t far = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_T5, (uint64_t)n_cols);
-    const __m512i zero = _mm512_setzero_si512();
-    __m512i table[3];
-    int s, k, i;
-    BNI_UNROLL for (i = 0; i < 3; i++)
-        table[i] = _mm512_loadu_si512(bni_t5_tables[i]);
-    for (s = 0; s < (n_strips + 1) / 2; s++) {
-        __m512i a[4], b[4], v[5];
-        BNI_UNROLL for (i = 0; i < 4; i++)
-            a[i] = b[i] = zero;
-        for (k = 0; k < n_cols; k += 20, w += 64) {
-            BNI_UNROLL for (i = 0; i < 5; i++)
-                v[i] = BNI_FOUR(x + k + 4 * i);
-            __builtin_prefetch(w + 1024, 0, 3);
-            __builtin_prefetch(w + far + 1024, 0, 3);
-            __builtin_prefetch(w + 4096, 0, 2);
-            __builtin_prefetch(w + far + 4096, 0, 2);
-            bni_t5_step(a, w, v, table);
-            bni_t5_step(b, w + far, v, table);
-        }
-        bni_r16_finish(y + 16 * s, a);
-        bni_r16_finish(y + 16 * (s + n_strips / 2), b);
-    }
-}
-
-/* As bni_r16_unpack, five times 64 bytes per block; the last block of a panel may write columns past n_cols. */
-static void bni_t5_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
-{
-    const __m512i three = _mm512_set1_epi8(3);
-    __m512i table[3], p, t4;
-    int k, i;
-    BNI_UNROLL for (i = 0; i < 3; i++)
-        table[i] = _mm512_loadu_si512(bni_t5_tables[i]);
-    for (k = 0; k < n_cols; k += 20, w += 64, panel += 320) {
-        bni_t5_decode(_mm512_loadu_si512(w), table, &p, &t4);
-        __builtin_prefetch(w + BNI_PANEL_COLS / 20 * 64, 0, 3);
-        _mm512_storeu_si512(panel, _mm512_and_si512(p, three));
-        _mm512_storeu_si512(panel + 64, _mm512_and_si512(_mm512_srli_epi16(p, 2), three));
-        _mm512_storeu_si512(panel + 128, _mm512_and_si512(_mm512_srli_epi16(p, 4), three));
-        _mm512_storeu_si512(panel + 192, _mm512_and_si512(_mm512_srli_epi16(p, 6), three));
-        _mm512_storeu_si512(panel + 256, _mm512_and_si512(_mm512_srli_epi16(t4, 6), three));
-    }
-}
 
 static void BNI_FN(bni_matmul_t5)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
                                   int n_tokens, uint8_t *panel)
 {
     if (n_tokens == 1)
-        bni_t5_one(y, w, n_strips, n_cols, x);
+        bni_one(y, w, n_strips, n_cols, x);
+    else if (n_tokens <= BNI_ROWS)
+        bni_few_n(y, ldy, w, n_strips, n_cols, x, n_tokens);
     else
-        bni_panel_matmul_avx512(BNI_T5, bni_t5_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
+        bni_panel_matmul_avx512(BNI_T5, bni_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
 }
 
 #if BNI_HAVE_AMX
@@ -4410,13 +4604,13 @@ static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int 
                              int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
 {
     const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), far = (size_t)(n_strips / 2) * strip;
-    const size_t a_next = ((size_t)n_cols + 63) / 64 * 1024;
+    const size_t a_next = ((size_t)n_cols + 63) / 64 * 1024, panel_bytes = (size_t)bni_strip_bytes(layout, BNI_PANEL_COLS);
     const int several = n_tokens > 32;
     int s, k, t;
     bni_tiles_configure(n_tokens < BNI_TILE ? n_tokens : BNI_TILE);
     for (s = 0; s < (n_strips + 1) / 2; s++, w += strip, y += 16) {
         const uint8_t *from = w;
-        for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += bni_strip_bytes(layout, BNI_PANEL_COLS)) {
+        for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += panel_bytes) {
             const int cols = n_cols - k < BNI_PANEL_COLS ? n_cols - k : BNI_PANEL_COLS, n = (cols + 63) / 64;
             const int store = several || k + cols == n_cols;
             unpack(panel, from, cols);
@@ -4424,6 +4618,7 @@ static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int 
             for (t = 0; t < n_tokens; t += 32) {
                 const int8_t *a = x + (size_t)(t / BNI_TILE) * a_next + (ptrdiff_t)k * BNI_TILE;
                 int32_t *out = y + (ptrdiff_t)t * ldy, *out_far = out + 16 * (n_strips / 2);
+                bni_fetch(from + panel_bytes, far, panel_bytes, t, n_tokens, 32);
                 if (n_tokens - t > BNI_TILE)
                     bni_tiles_run(1, out, out_far, ldy, panel, n, a, a_next, k == 0, several, store);
                 else
@@ -4437,13 +4632,13 @@ static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int 
 static void bni_tiles_r16(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n_tokens,
                           uint8_t *panel)
 {
-    bni_tiles_matmul(BNI_R16, bni_r16_unpack_avx512, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
+    bni_tiles_matmul(BNI_R16, bni_unpack_avx512, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
 }
 
 static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n_tokens,
                          uint8_t *panel)
 {
-    bni_tiles_matmul(BNI_T5, bni_t5_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
+    bni_tiles_matmul(BNI_T5, bni_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
 }
 
 #undef BNI_TILE_LOAD
@@ -4455,16 +4650,21 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
 
 #undef BNI_DOT4
 #undef BNI_FOUR
+#undef BNI_LAYOUT
+#undef BNI_GROUPS
+#undef BNI_TABLE
+#undef bni_block_decode
 
+#define BNI_STRING_(x) #x
+#define BNI_STRING(x) BNI_STRING_(x)
 /* A set of this pass, in the order of the struct's members; the functions that base brings are not compiled again. */
 #define BNI_SET(name, base, layout, t5, tiles_r16, tiles_t5) \
-    {#name, layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {BNI_PASTE(bni_matmul_r16, base), t5}, \
+    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {BNI_PASTE(bni_matmul_r16, base), t5}, \
      {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
      BNI_PASTE(bni_dot_rows, base)}
-#if BNI_ISA == BNI_ISA_AVX2
-BNI_UNUSED static const bni_kernels bni_kernels_avx2 = BNI_SET(avx2, avx2, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
-#elif BNI_ISA == BNI_ISA_AVX512
-BNI_UNUSED static const bni_kernels bni_kernels_avx512 = BNI_SET(avx512, avx512, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
+#if BNI_ISA != BNI_ISA_AVX512VBMI
+BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
+    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
 #else
 BNI_UNUSED static const bni_kernels bni_kernels_avx512vbmi =
     BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_t5_avx512vbmi, NULL, NULL);
@@ -4474,11 +4674,22 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #endif
 #endif
 #undef BNI_SET
-
+#undef BNI_PARTS
+#undef BNI_MM
+#undef BNI_LOADI
+#undef BNI_STOREI
+#undef BNI_EACH
+#undef BNI_LANES
+#undef BNI_VSETTLE
 #undef BNI_TILE_ROWS
 #undef BNI_TILE_VECTORS
 #undef BNI_TILE_DOT_ROWS
 
+#if defined(__clang__)
+  #pragma clang attribute pop
+#else
+  #pragma GCC pop_options
+#endif
 #endif /* BNI_ISA */
 #if !defined(BNI_ISA)
 #ifdef BITNET_IMPLEMENTATION
@@ -4501,8 +4712,12 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 
 #if defined(BITNET_ONLY_SCALAR)
   #define BNI_ONLY BNI_ISA_SCALAR
+#elif defined(BITNET_ONLY_SSSE3)
+  #define BNI_ONLY BNI_ISA_SSSE3
 #elif defined(BITNET_ONLY_AVX2)
   #define BNI_ONLY BNI_ISA_AVX2
+#elif defined(BITNET_ONLY_AVXVNNI)
+  #define BNI_ONLY BNI_ISA_AVXVNNI
 #elif defined(BITNET_ONLY_AVX512)
   #define BNI_ONLY BNI_ISA_AVX512
 #elif defined(BITNET_ONLY_AVX512VBMI)
@@ -4518,16 +4733,30 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
    registers to a stack that Windows aligns to 16 (gcc bug 54412, still there in gcc 12): there, nothing wider than 128
    bits. BNI_X87 (>>platform): the build's own floats live in the x87 unit, ours in SSE, and intrinsics don't cross that
    line. */
-#if !defined(BITNET_NO_SIMD) && BNI_X86 && defined(__GNUC__) && !defined(BNI_X87) && \
-    (!defined(_WIN32) || defined(__clang__))
+#if !defined(BITNET_NO_SIMD) && BNI_X86 && defined(__GNUC__) && !defined(BNI_X87)
+  #define BNI_NARROW_X86 1
+#else
+  #define BNI_NARROW_X86 0
+#endif
+#if BNI_NARROW_X86 && (!defined(_WIN32) || defined(__clang__))
   #define BNI_WIDE_X86 1
 #else
   #define BNI_WIDE_X86 0
+#endif
+#if BNI_NARROW_X86 && !defined(BITNET_NO_SSSE3)
+  #define BNI_HAVE_SSSE3 BNI_WANTED(BNI_ISA_SSSE3)
+#else
+  #define BNI_HAVE_SSSE3 0
 #endif
 #if BNI_WIDE_X86 && !defined(BITNET_NO_AVX2)
   #define BNI_HAVE_AVX2 BNI_WANTED(BNI_ISA_AVX2)
 #else
   #define BNI_HAVE_AVX2 0
+#endif
+#if BNI_WIDE_X86 && BNI_NEW_ASM && !defined(BITNET_NO_AVXVNNI)
+  #define BNI_HAVE_AVXVNNI BNI_WANTED(BNI_ISA_AVXVNNI)
+#else
+  #define BNI_HAVE_AVXVNNI 0
 #endif
 #if BNI_WIDE_X86 && !defined(BITNET_NO_AVX512)
   #define BNI_HAVE_AVX512 BNI_WANTED(BNI_ISA_AVX512)
@@ -4539,7 +4768,6 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #else
   #define BNI_HAVE_AVX512VBMI 0
 #endif
-/* The assembler that comes with an older compiler may not know the tiles. */
 #if BNI_WIDE_X86 && BNI_AMX && !defined(BITNET_NO_AMX)
   #define BNI_HAVE_AMX BNI_WANTED(BNI_ISA_AMX)
 #else
@@ -4547,7 +4775,8 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #endif
 #define BNI_NEED_AVX512 (BNI_HAVE_AVX512 || BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX)     /* compiled, if not offered */
 #define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
-#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_AVX2 && !BNI_NEED_AVX512
+#define BNI_HAVE_X86 (BNI_HAVE_SSSE3 || BNI_HAVE_AVX2 || BNI_HAVE_AVXVNNI || BNI_NEED_AVX512)
+#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86
   #error "bitnet.h: the instruction set of BITNET_ONLY_... can't be compiled here; remove the macro or choose another"
 #endif
 
@@ -4555,7 +4784,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #define BNI_PASTE(a, b) BNI_PASTE_(a, b)
 #define BNI_FN(name) BNI_PASTE(name, BNI_SUFFIX)
 
-#if BNI_HAVE_AVX2 || BNI_NEED_AVX512
+#if BNI_HAVE_X86
   #include <immintrin.h>
 #endif
 
@@ -4571,73 +4800,41 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #ifndef __OPTIMIZE__
   #define BNI_UNOPTIMISED 1
 #endif
+#if BNI_HAVE_SSSE3
+  #define BNI_ISA BNI_ISA_SSSE3
+  #define BNI_SUFFIX ssse3
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
 #if BNI_HAVE_AVX2
-  #if defined(__clang__)
-    #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
-  #else
-    #pragma GCC push_options
-    #ifdef BNI_UNOPTIMISED
-      #pragma GCC optimize("O3")
-    #endif
-    #pragma GCC target("avx2,f16c")
-  #endif
   #define BNI_ISA BNI_ISA_AVX2
   #define BNI_SUFFIX avx2
   #include BITNET_HEADER_FILENAME
   #undef BNI_SUFFIX
   #undef BNI_ISA
-  #if defined(__clang__)
-    #pragma clang attribute pop
-  #else
-    #pragma GCC pop_options
-  #endif
-#endif /* BNI_HAVE_AVX2 */
-
+#endif
+#if BNI_HAVE_AVXVNNI
+  #define BNI_ISA BNI_ISA_AVXVNNI
+  #define BNI_SUFFIX avxvnni
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
 #if BNI_NEED_AVX512
-  #if defined(__clang__)
-    #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
-                                 apply_to = function)
-  #else
-    #pragma GCC push_options
-    #ifdef BNI_UNOPTIMISED
-      #pragma GCC optimize("O3")
-    #endif
-    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
-  #endif
   #define BNI_ISA BNI_ISA_AVX512
   #define BNI_SUFFIX avx512
   #include BITNET_HEADER_FILENAME
   #undef BNI_SUFFIX
   #undef BNI_ISA
-  #if defined(__clang__)
-    #pragma clang attribute pop
-  #else
-    #pragma GCC pop_options
-  #endif
-#endif /* BNI_NEED_AVX512 */
-
+#endif
 #if BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX
-  #if defined(__clang__)
-    #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"))), \
-                                 apply_to = function)
-  #else
-    #pragma GCC push_options
-    #ifdef BNI_UNOPTIMISED
-      #pragma GCC optimize("O3")
-    #endif
-    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")
-  #endif
   #define BNI_ISA BNI_ISA_AVX512VBMI
   #define BNI_SUFFIX avx512vbmi
   #include BITNET_HEADER_FILENAME
   #undef BNI_SUFFIX
   #undef BNI_ISA
-  #if defined(__clang__)
-    #pragma clang attribute pop
-  #else
-    #pragma GCC pop_options
-  #endif
-#endif /* BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX */
+#endif
 
 #if defined(BNI_UNOPTIMISED) && defined(__OPTIMIZE__)
   #undef __OPTIMIZE__                /* or headers that follow would believe it */
@@ -4653,31 +4850,34 @@ BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
 
 /* --------------------------------------------------------------------------------------------- what the CPU has */
 
-#if BNI_HAVE_AVX2 || BNI_NEED_AVX512
+#if BNI_HAVE_X86
 /* eax, ebx, ecx, edx of a CPUID leaf; zeros where the CPU does not have the leaf. */
-static void bni_cpuid(uint32_t leaf, uint32_t reg[4])
+static void bni_cpuid(uint32_t leaf, uint32_t sub, uint32_t reg[4])
 {
     uint32_t top, b, c, d;
     __asm__ __volatile__("cpuid" : "=a"(top), "=b"(b), "=c"(c), "=d"(d) : "0"(0u), "2"(0u));
     memset(reg, 0, 4 * sizeof reg[0]);
     if (leaf <= top)
-        __asm__ __volatile__("cpuid" : "=a"(reg[0]), "=b"(reg[1]), "=c"(reg[2]), "=d"(reg[3]) : "0"(leaf), "2"(0u));
+        __asm__ __volatile__("cpuid" : "=a"(reg[0]), "=b"(reg[1]), "=c"(reg[2]), "=d"(reg[3]) : "0"(leaf), "2"(sub));
 }
 
 /* 1 if CPU and operating system run the instruction set. An operating system that does not save the wide registers says
    so in XCR0: bits 1 and 2 for xmm and ymm, 5 to 7 for the masks and zmm, 17 and 18 for tiles. */
 static int bni_cpu_runs(int isa)
 {
-    uint32_t one[4], seven[4], xcr0, high;
-    bni_cpuid(1, one);
-    bni_cpuid(7, seven);
+    uint32_t one[4], seven[4], more[4], xcr0, high;
+    bni_cpuid(1, 0, one);
+    bni_cpuid(7, 0, seven);
+    bni_cpuid(7, 1, more);
+    if (isa == BNI_ISA_SSSE3)
+        return (int)(one[2] >> 9 & 1);
     if (!(one[2] >> 27 & 1))         /* OSXSAVE: xgetbv exists */
         return 0;
     __asm__ __volatile__(".byte 0x0f, 0x01, 0xd0" : "=a"(xcr0), "=d"(high) : "c"(0u));         /* xgetbv */
     if ((xcr0 & 6u) != 6u || !(one[2] >> 28 & 1) || !(one[2] >> 29 & 1) || !(seven[1] >> 5 & 1))
         return 0;                    /* AVX, F16C, AVX2 */
-    if (isa == BNI_ISA_AVX2)
-        return 1;
+    if (isa <= BNI_ISA_AVXVNNI)
+        return isa == BNI_ISA_AVX2 || (more[0] >> 4 & 1);
     if ((xcr0 & 0xe6u) != 0xe6u || !(seven[1] >> 16 & 1) || !(seven[1] >> 17 & 1) || !(seven[1] >> 30 & 1) ||
         !(seven[1] >> 31 & 1) || !(seven[2] >> 11 & 1))
         return 0;                    /* AVX-512 F, DQ, BW, VL, VNNI */
@@ -4696,8 +4896,14 @@ static const struct { const bni_kernels *kernels; int isa; } bni_kernel_sets[] =
 #if BNI_HAVE_SCALAR
     {&bni_kernels_scalar, BNI_ISA_SCALAR},
 #endif
+#if BNI_HAVE_SSSE3
+    {&bni_kernels_ssse3, BNI_ISA_SSSE3},
+#endif
 #if BNI_HAVE_AVX2
     {&bni_kernels_avx2, BNI_ISA_AVX2},
+#endif
+#if BNI_HAVE_AVXVNNI
+    {&bni_kernels_avxvnni, BNI_ISA_AVXVNNI},
 #endif
 #if BNI_HAVE_AVX512
     {&bni_kernels_avx512, BNI_ISA_AVX512},
@@ -4716,7 +4922,7 @@ static int bni_kernels_list(int i, const char **name)
     if (i < 0 || i >= (int)(sizeof bni_kernel_sets / sizeof bni_kernel_sets[0]))
         return -1;
     *name = bni_kernel_sets[i].kernels->name;
-#if BNI_HAVE_AVX2 || BNI_NEED_AVX512
+#if BNI_HAVE_X86
     if (bni_kernel_sets[i].isa != BNI_ISA_SCALAR)
         return bni_cpu_runs(bni_kernel_sets[i].isa);
 #endif
