@@ -52,7 +52,14 @@
 
    FORMATS    general.architecture bitnet-b1.58, bitnet-25, bitnet (1bitLLM) and llama (Llama3-8B-1.58, Falcon3, Falcon-E);
               matrices I2_S; embedding and output F32, F16, BF16, Q8_0, Q6_K, Q4_0; tokenizers gpt2 (BPE), llama (SPM).
-   CPUS       x86-64: AVX-512 VNNI, AVX2, or plain C. Everything else: plain C, the same bits.
+   CPUS       x86: the last of these sets that the CPU runs; weights take 2 bits (R16) or 1.6 (T5), see >>formats
+                  ssse3       128-bit pmaddubsw                     R16
+                  avx2        256-bit pmaddubsw (with F16C)         R16
+                  avxvnni     256-bit vpdpbusd                      R16
+                  avx512      512-bit vpdpbusd (Cascade Lake)       R16
+                  avx512vbmi  and byte look-ups (Ice Lake, Zen 4)   T5
+                  amx         and tiles for 7 tokens and more       T5    only if bitnet_model_desc.allow_amx; Linux
+              Everything else: scalar, plain C, the same bits. mingw's gcc: ssse3 at most.
    THREADS    A model may be shared by any number of threads. An engine and its sessions take one call at a time;
               bitnet_cancel may come from anywhere. The engine's own workers sleep whenever no call is running.
    MEMORY     Model: one block for repacked weights and tables; embedding and output matrix stay in the file's mapping.
@@ -70,8 +77,9 @@
        BITNET_NO_MMAP               never map files
        BITNET_NO_THREADS            no pthreads: one thread, or the host's through bitnet_scheduler
        BITNET_NO_SIMD               plain C kernels only
-       BITNET_NO_AVX2, _NO_AVX512   leave a kernel set out
-       BITNET_ONLY_SCALAR, _ONLY_AVX2, _ONLY_AVX512
+       BITNET_NO_SSSE3, _NO_AVX2, _NO_AVXVNNI, _NO_AVX512, _NO_AVX512VBMI, _NO_AMX
+                                    leave a kernel set out
+       BITNET_ONLY_SCALAR, _ONLY_SSSE3, _ONLY_AVX2, _ONLY_AVXVNNI, _ONLY_AVX512, _ONLY_AVX512VBMI, _ONLY_AMX
                                     only this kernel set; the CPU must have it (bitnet_model_open checks)
        BITNET_HEADER_FILENAME       how the file includes itself (default: "bitnet.h")
 
@@ -82,7 +90,7 @@
        >>errors       one way to fail                    >>chat         role templates
        >>numbers      exact arithmetic                   >>model        from a file to weights
        >>gguf         the file format                    >>transformer  the forward pass
-       >>formats      tensor types, R16                  >>sampler      from logits to a token
+       >>formats      types, R16 and T5                  >>sampler      from logits to a token
        >>reference    what every kernel must equal       >>stream       from tokens to text
        >>vectors      inlines per instruction set        >>session      conversations
        >>kernels      the fast paths                     >>state        saving and loading
@@ -3015,7 +3023,7 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
    an ordinary function on ordinary lines, for the debugger too; its names get the suffix of the instruction set
    through the aliases below (bni_vf_add is bni_vf_add_avx2 in one pass, bni_vf_add_avx512 in the next).
 
-   Two types: bni_vf, 16 floats, and bni_vi, 16 int32, whatever the registers are; AVX2 has pairs of them. Lane l of a
+   Two types: bni_vf, 16 floats, and bni_vi, 16 int32, in one, two or four registers. Lane l of a
    vector is element l of the row: sums keep the 16 lanes that >>reference defines.
 
    Products of floats are written a * b on the compiler's vector types, not as an intrinsic, followed on clang by the
@@ -7185,7 +7193,7 @@ static const bni_norm_part bni_norm_parts[] = {
     {BNI_NORM_FFN_SUB, "ffn_sub_norm", BNI_DIM_FF, 1}
 };
 
-/* A matrix, or several stacked, in R16. */
+/* A matrix, or several stacked, in R16 or T5. */
 typedef struct bni_linear {
     uint8_t *strips;                 /* [n_strips] strips of n_cols * 4 bytes */
     float *row_scale;                /* [n_strips * 16], 0 for padding rows */
