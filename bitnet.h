@@ -4171,7 +4171,7 @@ BNI_VINLINE void bni_block_finish(int32_t *y, const __m512i acc[4])
 /* One token. Prefetch 1 KiB ahead into the first cache, 4 KiB ahead into the second; the first 4 KiB at once. */
 static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
-    const size_t far = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
+    const size_t away = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
     const __m512i zero = _mm512_setzero_si512();
     __m512i table[3];
     int s, k, i;
@@ -4179,7 +4179,7 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
         table[i] = BNI_TABLE(i);
     for (i = 0; i < 4096; i += 64) {
         __builtin_prefetch(w + i, 0, 2);
-        __builtin_prefetch(w + far + i, 0, 2);
+        __builtin_prefetch(w + away + i, 0, 2);
     }
     for (s = 0; s < (n_strips + 1) / 2; s++) {
         __m512i a[4], b[4], v[5];
@@ -4189,11 +4189,11 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
             BNI_UNROLL for (i = 0; i < BNI_GROUPS; i++)
                 v[i] = BNI_FOUR(x + k + 4 * i);
             __builtin_prefetch(w + 1024, 0, 3);
-            __builtin_prefetch(w + far + 1024, 0, 3);
+            __builtin_prefetch(w + away + 1024, 0, 3);
             __builtin_prefetch(w + 4096, 0, 2);
-            __builtin_prefetch(w + far + 4096, 0, 2);
+            __builtin_prefetch(w + away + 4096, 0, 2);
             bni_block_step(a, w, v, table);
-            bni_block_step(b, w + far, v, table);
+            bni_block_step(b, w + away, v, table);
         }
         bni_block_finish(y + 16 * s, a);
         bni_block_finish(y + 16 * (s + n_strips / 2), b);
@@ -4203,7 +4203,7 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
 /* Two strips, n tokens (a constant): every block is shifted and masked once for all of them. 2 n accumulators. */
 BNI_VINLINE void bni_few(const int n, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
-    const size_t far = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
+    const size_t away = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
     const __m512i three = _mm512_set1_epi8(3);
     __m512i table[3];
     int s, k, i, t;
@@ -4217,9 +4217,9 @@ BNI_VINLINE void bni_few(const int n, int32_t *y, int ldy, const uint8_t *w, int
         for (k = 0; k < n_cols; k += 4 * BNI_GROUPS, w += 64) {
             __m512i p, q, p4, q4;
             bni_block_decode(w, table, &p, &p4);
-            bni_block_decode(w + far, table, &q, &q4);
+            bni_block_decode(w + away, table, &q, &q4);
             __builtin_prefetch(w + 2048, 0, 3);
-            __builtin_prefetch(w + far + 2048, 0, 3);
+            __builtin_prefetch(w + away + 2048, 0, 3);
             BNI_UNROLL for (i = 0; i < BNI_GROUPS; i++, v += 4 * n) {
                 __m512i c = _mm512_and_si512(p, three), d = _mm512_and_si512(q, three);
                 if (i == 4) {
@@ -4356,7 +4356,7 @@ BNI_VINLINE void bni_flush(int32_t *y, bni_pi acc)
    |p| + |q / 4| <= 16384 still fits. Of an int32: q gets at most 2^14 a block, of which there are 40 in 640 columns. */
 static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
-    const size_t far = (size_t)(n_strips / 2) * (size_t)n_cols * 4 * (BNI_STREAMS - 1);
+    const size_t away = (size_t)(n_strips / 2) * (size_t)n_cols * 4 * (BNI_STREAMS - 1);
     const bni_pi m0 = BNI_MM(set1_epi8)(3), m1 = BNI_MM(set1_epi8)(12);
     const int turns = (n_strips + BNI_STREAMS - 1) / BNI_STREAMS;
     int s, k, i, end;
@@ -4372,9 +4372,9 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
                     v[i] = BNI_FOUR(x + k + 4 * i);
                 __builtin_prefetch(w + 4096, 0, 3);
                 if (BNI_STREAMS > 1)
-                    __builtin_prefetch(w + far + 4096, 0, 3);
+                    __builtin_prefetch(w + away + 4096, 0, 3);
                 BNI_UNROLL for (i = 0; i < 4; i++) {
-                    const bni_pi low = BNI_LOADI(w + (size_t)(i / BNI_PARTS) * far + (size_t)(i % BNI_PARTS) * (64 / BNI_PARTS));
+                    const bni_pi low = BNI_LOADI(w + (size_t)(i / BNI_PARTS) * away + (size_t)(i % BNI_PARTS) * (64 / BNI_PARTS));
                     const bni_pi high = BNI_MM(srli_epi16)(low, 4);
                     const bni_pi c0 = low & m0, c1 = low & m1, c2 = high & m0, c3 = high & m1;
                     BNI_DOT(p[i], c0, v[0]);
@@ -4461,15 +4461,15 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
 #undef BNI_TILE_TOKENS
 #endif /* BNI_ISA */
 
-/* Part t / n_tokens of the bytes at next and far behind it, into the second cache. */
-BNI_VINLINE void bni_fetch(const uint8_t *next, size_t far, size_t bytes, int t, int n_tokens, int step)
+/* Part t / n_tokens of the bytes at next and away behind it, into the second cache. */
+BNI_VINLINE void bni_fetch(const uint8_t *next, size_t away, size_t bytes, int t, int n_tokens, int step)
 {
     const size_t part = n_tokens <= step ? bytes : (bytes * (size_t)step / (size_t)n_tokens + 63) / 64 * 64;
     size_t i;
     next += (size_t)(t / step) * part;
     for (i = 0; i < part; i += 64) {
         __builtin_prefetch(next + i, 0, 2);
-        __builtin_prefetch(next + far + i, 0, 2);
+        __builtin_prefetch(next + away + i, 0, 2);
     }
 }
 
@@ -4481,7 +4481,7 @@ BNI_VINLINE void bni_fetch(const uint8_t *next, size_t far, size_t bytes, int t,
 static void BNI_FN(bni_panel_matmul)(int layout, bni_unpack_fn *unpack, int32_t *y, int ldy, const uint8_t *w,
                                      int n_strips, int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
 {
-    const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), far = (size_t)(n_strips / 2) * strip;
+    const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), away = (size_t)(n_strips / 2) * strip;
     const size_t panel_bytes = (size_t)bni_strip_bytes(layout, BNI_PANEL_COLS);
     int s, k, t;
     for (s = 0; s < (n_strips + 1) / 2; s++, w += strip, y += 16) {
@@ -4494,10 +4494,10 @@ static void BNI_FN(bni_panel_matmul)(int layout, bni_unpack_fn *unpack, int32_t 
         for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += panel_bytes) {
             const int cols = n_cols - k < BNI_PANEL_COLS ? n_cols - k : BNI_PANEL_COLS;
             unpack(panel, from, cols);
-            unpack(panel + BNI_PANEL, from + far, cols);
+            unpack(panel + BNI_PANEL, from + away, cols);
             for (t = 0; t < n_tokens; t += BNI_ROWS) {
                 const int n = n_tokens - t < BNI_ROWS ? n_tokens - t : BNI_ROWS;
-                bni_fetch(from + panel_bytes, far, panel_bytes, t, n_tokens, BNI_ROWS);
+                bni_fetch(from + panel_bytes, away, panel_bytes, t, n_tokens, BNI_ROWS);
                 bni_panel_rows(y + (ptrdiff_t)t * ldy, y_far + (ptrdiff_t)t * ldy, ldy, panel, cols,
                                x + (ptrdiff_t)t * n_cols + k * n, n);
             }
@@ -4611,7 +4611,7 @@ BNI_VINLINE void bni_tiles_run(const int two, int32_t *y, int32_t *y_far, int ld
 static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int ldy, const uint8_t *w, int n_strips,
                              int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
 {
-    const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), far = (size_t)(n_strips / 2) * strip;
+    const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), away = (size_t)(n_strips / 2) * strip;
     const size_t a_next = ((size_t)n_cols + 63) / 64 * 1024, panel_bytes = (size_t)bni_strip_bytes(layout, BNI_PANEL_COLS);
     const int several = n_tokens > 32;
     int s, k, t;
@@ -4622,11 +4622,11 @@ static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int 
             const int cols = n_cols - k < BNI_PANEL_COLS ? n_cols - k : BNI_PANEL_COLS, n = (cols + 63) / 64;
             const int store = several || k + cols == n_cols;
             unpack(panel, from, cols);
-            unpack(panel + BNI_PANEL, from + far, cols);
+            unpack(panel + BNI_PANEL, from + away, cols);
             for (t = 0; t < n_tokens; t += 32) {
                 const int8_t *a = x + (size_t)(t / BNI_TILE) * a_next + (ptrdiff_t)k * BNI_TILE;
                 int32_t *out = y + (ptrdiff_t)t * ldy, *out_far = out + 16 * (n_strips / 2);
-                bni_fetch(from + panel_bytes, far, panel_bytes, t, n_tokens, 32);
+                bni_fetch(from + panel_bytes, away, panel_bytes, t, n_tokens, 32);
                 if (n_tokens - t > BNI_TILE)
                     bni_tiles_run(1, out, out_far, ldy, panel, n, a, a_next, k == 0, several, store);
                 else
