@@ -20,7 +20,8 @@ if [ $# -eq 0 ]; then
            "-m32 -msse2 -mfpmath=sse"
     if [ "${FULL:-0}" = 1 ]; then
         set -- "$@" -DBITNET_NO_STDIO -DBITNET_NO_THREADS -DBITNET_NO_SIMD -DBITNET_NO_AVX2 -DBITNET_NO_AVX512 \
-               -DBITNET_ONLY_SCALAR -DBITNET_ONLY_AVX512 -DBITNET_STATIC
+               -DBITNET_ONLY_SCALAR -DBITNET_ONLY_SSSE3 -DBITNET_ONLY_AVXVNNI -DBITNET_ONLY_AVX512 -DBITNET_ONLY_AVX512VBMI \
+               -DBITNET_ONLY_AMX -DBITNET_STATIC
     fi
 fi
 # On 32 bits the tests need the flags that the header sets for itself: they call private functions, whose floats travel
@@ -32,6 +33,10 @@ cpu_has() { [ ! -r /proc/cpuinfo ] || grep -q -w "$1" /proc/cpuinfo; }
 for config in "$@"; do
     dir=$BUILD/config$(echo "$config" | tr -d ' ' | tr -c 'A-Za-z0-9_\n' '-')
     case $config in
+        *ONLY_AMX*) cpu_has amx_int8 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
+        *ONLY_AVXVNNI*) cpu_has avx_vnni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
+        *ONLY_AVX512VBMI*) cpu_has avx512vbmi || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
+        *ONLY_SSSE3*) cpu_has ssse3 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVX512*) cpu_has avx512_vnni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVX2*) cpu_has avx2 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *-m32*) printf 'int main(void) { return 0; }\n' > "$BUILD/probe.c"

@@ -1023,6 +1023,7 @@ static void test_kernel_sets(void)
         d.data = file;
         d.size = file_size;
         d.kernels = bitnet_kernels_name(i, NULL);
+        d.allow_amx = 1;
         rig_open(&r, &d, NULL, 1);
         bitnet_begin(r.session[0], prompt, 9, &g);
         run(r.session[0], r.engine, BITNET_NO_BUDGET, got, &n_got, NULL);

@@ -114,7 +114,7 @@ if [ "$FULL" = 1 ]; then
     for compiler in gcc clang; do
         if ! works $compiler; then skip "$compiler" "not installed"; continue; fi
         for flags in -O0 -O2 -O3 "-O2 -march=native" "-O3 -ffast-math" "-O3 -march=native -ffast-math" "-O2 -flto" \
-                     "-O2 -funsigned-char" "-O2 -DBITNET_NO_SIMD" "-O2 -DBITNET_NO_THREADS" "-O2 -DBITNET_ONLY_AVX2" "-O2 -DBITNET_ONLY_AVX512"; do
+                     "-O2 -funsigned-char" "-O2 -DBITNET_NO_SIMD" "-O2 -DBITNET_NO_THREADS" "-O2 -DBITNET_ONLY_SSSE3" "-O2 -DBITNET_ONLY_AMX"; do
             if works "$compiler $flags"; then build "$compiler $flags"; else skip "$compiler $flags" "does not build a program"; fi
         done
         if works "$compiler -m32"; then
@@ -174,7 +174,7 @@ fi
 # The kernel sets that program $1 can run here, one a line.
 kernels_of() { $1 --list-kernels 2>/dev/null < /dev/null | awk '{ print $1 }'; }
 
-for kernels in scalar avx2 avx512; do
+for kernels in scalar ssse3 avx2 avxvnni avx512 avx512vbmi amx; do
     kernels_of "$BUILD/logits" | grep -q -x $kernels || skip "kernels $kernels" "not on this CPU or not in this build"
 done
 
@@ -193,6 +193,10 @@ while IFS=$tab read -r program label; do
         fi
         run "--kernels $kernels --threads 1 --batch 512" all
         run "--kernels $kernels --threads 3 --batch 7 --company 7" '*'
+        case $kernels in                       # and the layout of weights that is not its own
+            avx512vbmi|amx) run "--kernels $kernels --threads 2 --batch 40 --layout r16" '*' ;;
+            *)              run "--kernels $kernels --threads 2 --batch 40 --layout t5" '*' ;;
+        esac
     done
 done < "$scratch/builds" > "$scratch/runs"
 [ -s "$scratch/failed.list" ] && cp "$scratch/failed.list" "$scratch/count.list"

@@ -11,6 +11,9 @@
 #include "bitnet.h"
 #include "test.h"
 #include <math.h>
+#if BNI_HAVE_AMX
+  #include <sys/wait.h>
+#endif
 
 static uint64_t seed = 20240217;
 static uint64_t hash = 14695981039346656037u;
@@ -136,24 +139,6 @@ static void test_norm(int n, int kind)
     free_all("rms_norm");
 }
 
-static void test_activate(int n, int kind)
-{
-    float *x = floats(bni_pad16(n)), *up = floats(bni_pad16(n)), *a = floats(bni_pad16(n)), *b = floats(bni_pad16(n));
-    int s, act;
-    fill(x, n, kind);
-    fill(up, n, NORMAL);
-    for (act = BNI_ACT_RELU2; act <= BNI_ACT_GELU; act++) {
-        bni_kernels_scalar.activate(a, x, up, n, act);
-        hash_floats(a, bni_pad16(n));
-        for (s = 0; s < n_sets; s++) {
-            memcpy(b, x, (size_t)bni_pad16(n) * sizeof *b);
-            sets[s]->activate(b, b, up, n, act);
-            CHECK(same(a, b, bni_pad16(n)), "%s activate %d n=%d kind=%d", sets[s]->name, act, n, kind);
-        }
-    }
-    free_all("activate");
-}
-
 static void test_quantize(int n, int kind)
 {
     static const int ranges[] = {4095, 127};
@@ -168,17 +153,18 @@ static void test_quantize(int n, int kind)
         other = sets[s]->max_abs(x, n);
         CHECK(max == other, "%s max_abs n=%d kind=%d: %x, not %x", sets[s]->name, n, kind, other, max);
     }
-    for (stride = 4; stride <= 12; stride += 8) {
-        int8_t *a = (int8_t *)buffer((size_t)(pad / 4 * stride), 4), *b = (int8_t *)buffer((size_t)(pad / 4 * stride), 4);
+    for (r = 0; r < 4; r++) {
+        const int run = r < 2 ? 4 : 64, size = (pad + run - 1) / run * (stride = r % 2 ? 3 * run : run);
+        int8_t *a = (int8_t *)buffer((size_t)size, 4), *b = (int8_t *)buffer((size_t)size, 4);
         uint32_t top = max >> 23 < 100 ? 100 : max >> 23 > 200 ? 200 : max >> 23;
         float scale = bni_bits_float((254u + 6u - top) << 23);                 /* a power of 2: up to +-128 */
-        int32_t sum = bni_kernels_scalar.quantize_i8(a, stride, x, scale, n);
-        hash_bytes(a, (size_t)(pad / 4 * stride));
+        int32_t sum = bni_kernels_scalar.quantize_i8(a, run, stride, x, scale, n);
+        hash_bytes(a, (size_t)size);
         for (s = 0; s < n_sets; s++) {
-            int32_t got = sets[s]->quantize_i8(b, stride, x, scale, n);
+            int32_t got = sets[s]->quantize_i8(b, run, stride, x, scale, n);
             CHECK(sum == got, "%s quantize_i8 n=%d kind=%d: sum %d, not %d", sets[s]->name, n, kind, got, sum);
-            CHECK(memcmp(a, b, (size_t)(pad / 4 * stride)) == 0, "%s quantize_i8 n=%d kind=%d stride=%d",
-                  sets[s]->name, n, kind, stride);
+            CHECK(memcmp(a, b, (size_t)size) == 0, "%s quantize_i8 n=%d kind=%d run=%d stride=%d", sets[s]->name, n, kind,
+                  run, stride);
         }
     }
     for (r = 0; r < 2; r++) {
@@ -194,23 +180,31 @@ static void test_quantize(int n, int kind)
     free_all("quantize");
 }
 
+/* n: outputs, a multiple of 16; three rows apart from each other. Sums of 1, no sum of x, s 1: the scales come out as
+   they are, so kind reaches the activations. */
 static void test_rescale(int n, int kind)
 {
-    float *w = floats(bni_pad16(n)), *y = floats(bni_pad16(n)), *a = floats(bni_pad16(n)), *b = floats(bni_pad16(n));
-    int32_t *sum = (int32_t *)buffer((size_t)bni_pad16(n) * 4, 0);
-    int i, s, add;
-    fill(w, n, NORMAL);
-    fill(y, n, kind);
-    for (i = 0; i < bni_pad16(n); i++)
-        sum[i] = i < n ? (int32_t)(test_random(&seed) >> 40) - (1 << 23) : 0;
-    for (add = 0; add < 2; add++) {
-        memcpy(a, y, (size_t)bni_pad16(n) * sizeof *y);
-        bni_kernels_scalar.rescale(a, sum, 41.7f, w, n, add);
-        hash_floats(a, bni_pad16(n));
-        for (s = 0; s < n_sets; s++) {
-            memcpy(b, y, (size_t)bni_pad16(n) * sizeof *y);
-            sets[s]->rescale(b, sum, 41.7f, w, n, add);
-            CHECK(same(a, b, bni_pad16(n)), "%s rescale n=%d add=%d", sets[s]->name, n, add);
+    enum { ROWS = 3 };
+    const int ld = 2 * n + 16, stride = n + 32;
+    static const float s[ROWS] = {1.0f, 41.7f, 0.003f};
+    float *w = floats(2 * n), *y = floats(ROWS * stride), *a = floats(ROWS * stride), *b = floats(ROWS * stride);
+    int32_t *sum = (int32_t *)buffer((size_t)(ROWS * ld) * 4, 0), x_sum[ROWS] = {0};
+    int i, set, then;
+    fill(w, 2 * n, kind);
+    fill(y, ROWS * stride, NORMAL);
+    for (i = 0; i < ROWS * ld; i++)
+        sum[i] = i < ld ? 1 : (int32_t)(test_random(&seed) >> 40) - (1 << 23);
+    x_sum[1] = 12345;
+    x_sum[2] = -(1 << 22);
+    for (then = BNI_ACT_RELU2; then <= BNI_THEN_ADD; then++) {
+        const int m = then >= BNI_THEN_SET ? n : 2 * n;
+        memcpy(a, y, (size_t)(ROWS * stride) * sizeof *y);
+        bni_kernels_scalar.rescale(a, (size_t)stride, sum, ld, x_sum, s, w, ROWS, m, then);
+        hash_floats(a, ROWS * stride);
+        for (set = 0; set < n_sets; set++) {
+            memcpy(b, y, (size_t)(ROWS * stride) * sizeof *y);
+            sets[set]->rescale(b, (size_t)stride, sum, ld, x_sum, s, w, ROWS, m, then);
+            CHECK(same(a, b, ROWS * stride), "%s rescale n=%d kind=%d then=%d", sets[set]->name, n, kind, then);
         }
     }
     free_all("rescale");
@@ -244,28 +238,31 @@ static void test_elementwise(void)
     for (i = 0; i < N_SIZES; i++) {
         for (kind = 0; kind < N_KINDS; kind++) {
             test_norm(sizes[i], kind);
-            test_activate(sizes[i], kind);
             test_quantize(sizes[i], kind);
-            test_rescale(sizes[i], kind);
+            test_rescale(bni_pad16(sizes[i]), kind);
             if (sizes[i] <= 256)
                 test_rope(2 * sizes[i], kind);
         }
     }
     /* exp over its whole range: silu of what is far below zero shows every bit of it */
     for (i = 0; i < 200; i++) {
-        float *x = floats(2048), *one = floats(2048), *a = floats(2048), *b = floats(2048);
+        enum { N = 2048 };
+        float *w = floats(2 * N), *a = floats(N), *b = floats(N);
+        static const float one = 1.0f;
+        static const int32_t zero = 0;
+        int32_t *sum = (int32_t *)buffer(2 * N * sizeof *sum, 0);
         int k, s;
-        for (k = 0; k < 2048; k++) {
-            x[k] = bni_bits_float(0xc0000000u + (uint32_t)(test_random(&seed) >> 32) % 0x3000000u);
-            one[k] = 1.0f;
+        for (k = 0; k < 2 * N; k++) {
+            w[k] = k % 32 >= 16 ? 1.0f : bni_bits_float(0xc0000000u + (uint32_t)(test_random(&seed) >> 32) % 0x3000000u);
+            sum[k] = 1;
         }
-        bni_kernels_scalar.activate(a, x, one, 2048, BNI_ACT_SILU);
-        hash_floats(a, 2048);
+        bni_kernels_scalar.rescale(a, 0, sum, 0, &zero, &one, w, 1, 2 * N, BNI_ACT_SILU);
+        hash_floats(a, N);
         for (s = 0; s < n_sets; s++) {
-            sets[s]->activate(b, x, one, 2048, BNI_ACT_SILU);
-            CHECK(same(a, b, 2048), "%s exp, run %d", sets[s]->name, i);
+            sets[s]->rescale(b, 0, sum, 0, &zero, &one, w, 1, 2 * N, BNI_ACT_SILU);
+            CHECK(same(a, b, N), "%s exp, run %d", sets[s]->name, i);
         }
-        free_all("activate");
+        free_all("exp");
     }
 }
 
@@ -273,73 +270,161 @@ static void test_elementwise(void)
 
 enum { ANY, ALL_PLUS_MAX, ALL_PLUS_MIN, ALL_MINUS_MIN, ALL_ZERO, N_TERNARY };
 
-/* code: w + 1. Packs by the picture in >>formats. */
-static void pack_r16(uint8_t *strips, int n_strips, int n_cols, const uint8_t *code)
+/* code: w + 1. Packs by the pictures in >>formats. */
+static void pack(int layout, uint8_t *strips, int n_strips, int n_cols, const uint8_t *code)
 {
-    int row, k;
-    memset(strips, 0, (size_t)n_strips * (size_t)n_cols * 4);
+    static const int power[] = {1, 3, 9, 27, 0};
+    const int wide = layout == BNI_T5 ? 20 : 16;
+    const size_t bytes = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols);
+    int row, k, g, c;
+    memset(strips, 0, (size_t)n_strips * bytes);
     for (row = 0; row < 16 * n_strips; row++)
-        for (k = 0; k < n_cols; k++) {
-            size_t at = (size_t)(row / 16) * (size_t)n_cols * 4 + (size_t)(k / 16) * 64;
-            at += (size_t)(row % 16) * 4 + (size_t)(k % 4);
-            strips[at] = (uint8_t)(strips[at] | code[(size_t)row * (size_t)n_cols + (size_t)k] << (2 * (k % 16 / 4)));
+        for (k = 0; k < n_cols; k += k % 4 == 3 ? wide - 3 : 1) {      /* the first four columns of each block */
+            uint8_t *at = strips + (size_t)(row / 16) * bytes + (size_t)(k / wide) * 64 + (size_t)(row % 16) * 4 + (size_t)(k % 4);
+            int t = 0, last = 0;
+            for (g = 0; g < wide / 4; g++) {
+                c = k + 4 * g < n_cols ? code[(size_t)row * (size_t)n_cols + (size_t)(k + 4 * g)] : 0;
+                if (layout == BNI_R16)
+                    *at = (uint8_t)(*at | c << (2 * g));
+                t += c * power[g];
+                last = g == 4 ? c : 0;
+            }
+            if (layout == BNI_T5)
+                *at = (uint8_t)(t < 64 ? last << 6 | t : 192 + 3 * (t - 64) + last);
         }
 }
 
-static void test_matmul(int n_strips, int n_cols, int n_tokens, int kind)
+typedef struct product {
+    int layout, n_strips, n_cols, n_tokens, kind, ldy;
+    size_t n_rows, y_bytes;
+    uint8_t *code, *w, *panel;
+    int8_t *rows, *x, *tiles;        /* [n_tokens][n_cols]; the two orders that kernels read */
+} product;
+
+/* The activations, and behind them what kernels may read: anything. */
+static void make_product(product *p)
 {
-    const size_t n_rows = (size_t)n_strips * 16;
-    const int ldy = 16 * n_strips + 16;
-    uint8_t *code = (uint8_t *)buffer(n_rows * (size_t)n_cols, 0);
-    uint8_t *w = (uint8_t *)buffer(n_rows * (size_t)n_cols / 4, 0);
-    int8_t *x = (int8_t *)buffer((size_t)(n_cols * n_tokens), 0);
-    int32_t *a = (int32_t *)buffer((size_t)(ldy * n_tokens) * 4, 0);
-    int32_t *b = (int32_t *)buffer((size_t)(ldy * n_tokens) * 4, 0);
-    int32_t x_sum[8] = {0};
+    const int wide = (p->n_cols + 63) / 64 * 64;
+    const size_t n_x = (size_t)(p->n_cols * p->n_tokens), n_tiles = (size_t)((p->n_tokens + 15) / 16 * 16 * wide);
+    size_t i;
+    int k, t;
+    p->n_rows = (size_t)p->n_strips * 16;
+    p->ldy = 16 * p->n_strips + 16;
+    p->y_bytes = (size_t)(p->ldy * ((p->n_tokens + 15) / 16 * 16)) * 4;
+    p->code = (uint8_t *)buffer(p->n_rows * (size_t)p->n_cols, 0);
+    p->w = (uint8_t *)buffer((size_t)p->n_strips * (size_t)bni_strip_bytes(p->layout, (uint64_t)p->n_cols), 0);
+    p->panel = (uint8_t *)buffer(2 * BNI_PANEL, 0);
+    p->rows = (int8_t *)buffer(n_x, 0);
+    p->x = (int8_t *)buffer(n_x + 160, 0);
+    p->tiles = (int8_t *)buffer(n_tiles, 0);
+    for (i = 0; i < p->n_rows * (size_t)p->n_cols; i++)
+        p->code[i] = (uint8_t)(p->kind == ANY ? (int)(test_random(&seed) % 3) : p->kind == ALL_MINUS_MIN ? 0 : p->kind == ALL_ZERO ? 1 : 2);
+    for (i = 0; i < n_x + 160; i++)
+        p->x[i] = (int8_t)(test_random(&seed) & 255);
+    for (t = 0; t < p->n_tokens; t++)
+        for (k = 0; k < wide; k++) {
+            const int group = t / 8 * 8, n = p->n_tokens - group < 8 ? p->n_tokens - group : 8;
+            const int v = p->kind == ANY ? (int)(test_random(&seed) % 256) - 128 : p->kind == ALL_PLUS_MAX ? 127 : -128;
+            p->tiles[(size_t)(t / 16 * 16 * wide) + (size_t)(k / 64 * 1024 + t % 16 * 64 + k % 64)] = (int8_t)(k < p->n_cols ? v : 0);
+            if (k >= p->n_cols)
+                continue;
+            p->rows[t * p->n_cols + k] = (int8_t)v;
+            p->x[group * p->n_cols + (k / 4 * n + t - group) * 4 + k % 4] = (int8_t)v;
+        }
+    pack(p->layout, p->w, p->n_strips, p->n_cols, p->code);
+}
+
+/* Result of a kernel equals a; what lies between its rows is untouched. */
+static void check_product(const product *p, const char *name, bni_matmul_fn *matmul, const int8_t *x, const int32_t *a, int32_t *b)
+{
+    int t, equal = 1;
+    memset(b, 0xee, p->y_bytes);
+    matmul(b, p->ldy, p->w, p->n_strips, p->n_cols, x, p->n_tokens, p->panel);
+    for (t = 0; t < p->n_tokens; t++)
+        equal &= memcmp(a + (ptrdiff_t)t * p->ldy, b + (ptrdiff_t)t * p->ldy, (size_t)p->ldy * 4) == 0;
+    CHECK(equal, "%s%s matmul %s strips=%d cols=%d tokens=%d kind=%d", name, x == p->tiles ? " tiles" : "",
+          bni_layout_names[p->layout], p->n_strips, p->n_cols, p->n_tokens, p->kind);
+}
+
+static void test_matmul(int layout, int n_strips, int n_cols, int n_tokens, int kind)
+{
+    product p;
+    int32_t *a, *b;
     size_t i;
     int k, t, s;
-    for (i = 0; i < n_rows * (size_t)n_cols; i++)
-        code[i] = (uint8_t)(kind == ANY ? (int)(test_random(&seed) % 3) : kind == ALL_MINUS_MIN ? 0 : kind == ALL_ZERO ? 1 : 2);
-    for (k = 0; k < n_cols; k++)
-        for (t = 0; t < n_tokens; t++) {
-            int v = kind == ANY ? (int)(test_random(&seed) % 256) - 128 : kind == ALL_PLUS_MAX ? 127 : -128;
-            x[(k / 4 * n_tokens + t) * 4 + k % 4] = (int8_t)v;
-            x_sum[t] += v;
-        }
-    pack_r16(w, n_strips, n_cols, code);
-    bni_kernels_scalar.matmul_r16(a, ldy, w, n_strips, n_cols, x, n_tokens, x_sum);
+    memset(&p, 0, sizeof p);
+    p.layout = layout;
+    p.n_strips = n_strips;
+    p.n_cols = n_cols;
+    p.n_tokens = n_tokens;
+    p.kind = kind;
+    make_product(&p);
+    a = (int32_t *)buffer(p.y_bytes, 0);
+    b = (int32_t *)buffer(p.y_bytes, 0);
+    memset(a, 0xee, p.y_bytes);
+    bni_kernels_scalar.matmul[layout](a, p.ldy, p.w, n_strips, n_cols, p.x, n_tokens, p.panel);
     for (t = 0; t < n_tokens; t++) {
-        hash_bytes(a + (ptrdiff_t)t * ldy, n_rows * 4);
-        for (i = 0; i < n_rows; i += 5) {
+        hash_bytes(a + (ptrdiff_t)t * p.ldy, p.n_rows * 4);
+        for (i = 0; i < p.n_rows; i += 5) {
             int32_t sum = 0;
             for (k = 0; k < n_cols; k++)
-                sum += (code[i * (size_t)n_cols + (size_t)k] - 1) * x[(k / 4 * n_tokens + t) * 4 + k % 4];
-            CHECK(a[(size_t)(t * ldy) + i] == sum, "scalar matmul_r16 strips=%d cols=%d tokens=%d kind=%d: %d, not %d",
-                  n_strips, n_cols, n_tokens, kind, a[(size_t)(t * ldy) + i], sum);
+                sum += p.code[i * (size_t)n_cols + (size_t)k] * p.rows[t * n_cols + k];
+            CHECK(a[(size_t)(t * p.ldy) + i] == sum, "scalar matmul %s strips=%d cols=%d tokens=%d kind=%d: %d, not %d",
+                  bni_layout_names[layout], n_strips, n_cols, n_tokens, kind, a[(size_t)(t * p.ldy) + i], sum);
         }
     }
     for (s = 0; s < n_sets; s++) {
-        int equal = 1;
-        memset(b, 0xee, (size_t)(ldy * n_tokens) * 4);
-        sets[s]->matmul_r16(b, ldy, w, n_strips, n_cols, x, n_tokens, x_sum);
-        for (t = 0; t < n_tokens; t++)
-            equal &= memcmp(a + (ptrdiff_t)t * ldy, b + (ptrdiff_t)t * ldy, (size_t)ldy * 4) == 0;
-        CHECK(equal, "%s matmul_r16 strips=%d cols=%d tokens=%d kind=%d", sets[s]->name, n_strips, n_cols, n_tokens, kind);
+        check_product(&p, sets[s]->name, sets[s]->matmul[layout], p.x, a, b);
+        if (sets[s]->matmul_tiles[layout])
+            check_product(&p, sets[s]->name, sets[s]->matmul_tiles[layout], p.tiles, a, b);
     }
-    free_all("matmul_r16");
+    free_all("matmul");
+}
+
+/* Packed by the header, a row at a time, and read back. */
+static void test_packing(void)
+{
+    uint8_t strip[64 * 8], codes[128], *file = (uint8_t *)buffer(128 / 4, 0);
+    int layout, r, k, run, wrong = 0;
+    for (layout = 0; layout < BNI_N_LAYOUTS; layout++)
+        for (run = 0; run < 243; run++) {              /* every byte of T5 occurs */
+            for (k = 0; k < 32; k++)
+                file[k] = 0;
+            for (k = 0; k < 128; k++) {
+                const int power[] = {1, 3, 9, 27, 81}, c = (run + 80 * (k % 4)) / power[k % 20 / 4] % 3;
+                file[k % 32] = (uint8_t)(file[k % 32] | c << (6 - 2 * (k / 32)));
+                codes[k] = (uint8_t)c;
+            }
+            bni_pack_strip(layout, strip, 0, file, BITNET_I2S_A, 1, 128, (uint8_t *)buffer(148, 0));
+            for (r = 0; r < 16; r++)
+                for (k = 0; k < 128; k++)
+                    wrong += bni_code(layout, strip, r, k) != (r ? 1u : codes[k]);
+            if (run % 100 == 99) {
+                free_all("packing");
+                file = (uint8_t *)buffer(32, 0);
+            }
+        }
+    CHECK(wrong == 0, "%d codes packed wrong", wrong);
+    free_all("packing");
 }
 
 static void test_ternary(void)
 {
-    static const int cols[] = {16, 32, 112, 128, 144, 240, 256, 272, 528, 2560};
+    static const int cols[] = {16, 32, 112, 128, 144, 240, 256, 272, 528, 640, 656, 1296, 2560};
     static const int strips[] = {1, 2, 3, 5, 8};
-    int c, s, t, kind;
-    for (c = 0; c < 10; c++)
-        for (s = 0; s < 5; s++)
-            for (t = 1; t <= 8; t++)
-                for (kind = 0; kind < N_TERNARY; kind++)
-                    if ((cols[c] < 2560 && (strips[s] < 4 || kind == ANY)) || (strips[s] == 3 && t % 3 == 1))
-                        test_matmul(strips[s], cols[c], t, kind);
+    static const int many[] = {9, 12, 15, 16, 17, 31, 32, 33, 40, 48, 70};
+    int layout, c, s, t, kind;
+    for (layout = 0; layout < BNI_N_LAYOUTS; layout++)
+        for (c = 0; c < 13; c++)
+            for (s = 0; s < 5; s++)
+                for (kind = 0; kind < N_TERNARY; kind++) {
+                    for (t = 1; t <= 8; t++)
+                        if ((cols[c] < 640 && (strips[s] < 4 || kind == ANY)) || (strips[s] == 3 && t % 3 == 1))
+                            test_matmul(layout, strips[s], cols[c], t, kind);
+                    for (t = 0; t < 11; t++)
+                        if (strips[s] < 3 && (c + t + s) % 4 == kind % 4)
+                            test_matmul(layout, strips[s], cols[c], many[t], kind);
+                }
 }
 
 /* ----------------------------------------------------------------------------------------------- attention */
@@ -475,7 +560,7 @@ static void test_attention(void)
             test_attend(dims[d], 5, 200, kind);
         if (dims[d] >= 64) {
             double error = attend_error(dims[d], 8, 500);
-            CHECK(error < 1e-3, "attention in integers, d=%d: error %g", dims[d], error);
+            CHECK(error < 2e-3, "attention in integers, d=%d: error %g", dims[d], error);
         }
     }
 }
@@ -721,12 +806,60 @@ static void test_random_numbers(void)
           "random is a function of seed and counter");
 }
 
+#if BNI_HAVE_AMX
+/* In a child of its own, since a permission can't be given back. first: the small signal stack comes before the
+   permission, which is then refused; else after it, and is refused itself. 0: as told. */
+static int amx_child(int first)
+{
+    static char small[8192], large[65536];
+    const char *why = NULL;
+    stack_t stack;
+    memset(&stack, 0, sizeof stack);
+    stack.ss_sp = small;
+    stack.ss_size = sizeof small;
+    if (first) {
+        const bni_kernels *k;
+        if (sigaltstack(&stack, NULL) != 0)
+            return 1;
+        if (bni_kernels_select("amx", 1, &why) || !why || !strstr(why, "sigaltstack"))
+            return 2;
+        k = bni_kernels_select("auto", 1, &why);
+        return k && strcmp(k->name, "amx") != 0 ? 0 : 3;
+    }
+    if (!bni_kernels_select("amx", 1, &why) || !bni_kernels_select("amx", 1, &why))
+        return 4;
+    if (sigaltstack(&stack, NULL) == 0)
+        return 5;
+    stack.ss_sp = large;
+    stack.ss_size = sizeof large;
+    return sigaltstack(&stack, NULL) == 0 ? 0 : 6;
+}
+
+static void test_amx_permission(void)
+{
+    const char *why = NULL;
+    int first, status;
+    CHECK(!bni_kernels_select("amx", 0, &why) && why, "amx without allow_amx must be refused");
+    if (!bni_cpu_runs(BNI_ISA_AMX)) {
+        SKIP("AMX: this CPU has none");
+        return;
+    }
+    for (first = 0; first < 2; first++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(amx_child(first));
+        CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0,
+              "AMX and a small signal stack %s: status %x", first ? "before it" : "after it", (unsigned)status);
+    }
+}
+#endif
+
 static void test_dispatch(void)
 {
     const char *name, *why = NULL;
     int i, runs;
     for (i = 0; (runs = bni_kernels_list(i, &name)) >= 0; i++) {
-        const bni_kernels *k = bni_kernels_select(name, &why);
+        const bni_kernels *k = bni_kernels_select(name, 1, &why);
         CHECK(runs ? k && strcmp(k->name, name) == 0 : !k && why, "select %s", name);
         if (!runs)
             SKIP("kernel set %s: this CPU does not run it", name);
@@ -735,8 +868,8 @@ static void test_dispatch(void)
     }
     CHECK(i > 0, "no kernel sets");
     why = NULL;
-    CHECK(!bni_kernels_select("avx1024", &why) && why, "an unknown name must be refused");
-    CHECK(bni_kernels_select(NULL, &why) == bni_kernels_select("auto", &why) && bni_kernels_select("auto", &why), "auto");
+    CHECK(!bni_kernels_select("avx1024", 1, &why) && why, "an unknown name must be refused");
+    CHECK(bni_kernels_select(NULL, 0, &why) == bni_kernels_select("auto", 0, &why) && bni_kernels_select("auto", 0, &why), "auto");
     if (n_sets == 0)
         SKIP("only the scalar kernel set runs here: nothing to compare with");
 }
@@ -744,8 +877,12 @@ static void test_dispatch(void)
 int main(int argc, char **argv)
 {
     bni_fp_state host = bni_fp_enter();
+#if BNI_HAVE_AMX
+    test_amx_permission();
+#endif
     test_dispatch();
     test_elementwise();
+    test_packing();
     test_ternary();
     test_attention();
     test_rows();
@@ -756,7 +893,7 @@ int main(int argc, char **argv)
         return test_failed != 0;
     }
     /* Changes with the cases above; if it changes without them, the definition of the numbers has changed. */
-    CHECK(hash == UINT64_C(0x0da7cfb42b2cea1f), "the reference's results are not those of other builds: run with --hash");
+    CHECK(hash == UINT64_C(0x0461f201900e1f59), "the reference's results are not those of other builds: run with --hash");
     test_kv();
     test_decode();
     test_conversions();

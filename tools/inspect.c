@@ -158,7 +158,7 @@ static void measure(subject *s, int n_ctx)
     memset(&session, 0, sizeof session);
     engine.n_ctx = session.n_ctx = s->n_ctx;
     engine.n_threads = s->n_threads;
-    s->model.kernels = bni_kernels_select(NULL, &why);
+    s->model.kernels = bni_kernels_select(NULL, 0, &why);
     s->engine_memory = bitnet_engine_memory(&s->model, &engine);
     s->session_memory = bitnet_session_memory(&s->model, &session);
 }
