@@ -11103,8 +11103,8 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    >>end    Changes and licence
    ======================================================================================================
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
-          SPM tokenizers; chat templates; integer attention; kernels scalar, AVX2 and AVX-512 VNNI on the R16
-          layout; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
+          SPM tokenizers; chat templates; integer attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI
+          and VBMI, and AMX, on the layouts R16 and T5; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
           saved states. */
 
 #if defined(__clang__)
