@@ -887,11 +887,13 @@ typedef struct network {
     float *z, *z_scale;              /* [T, D]  its norm */
     float *logits;                   /* [T, V]  later their derivatives */
     float *token_loss;               /* [T] */
+    int *first;                      /* [T]  where in its row a token's document begins: it looks back no further */
     float *dx, *dn, *dwide, *dwide2; /* gradients on their way back: [T, D], [T, max(D, Q, F)], [T, max(Q + 2K, 2F)] twice */
     float *dp;                       /* [n_rows, n_head_kv, 64, S] */
     float *partial;                  /* [T / 64, max(D, Q, F)] */
     float *rope_cos, *rope_sin;      /* [S, head_dim / 2] */
     rounding mode;
+    int32_t bos;                     /* the token that begins a document, or -1 */
 } network;
 
 static int width_qkv(const dims *d) { return (d->n_head + 2 * d->n_head_kv) * d->head_dim; }
@@ -957,6 +959,7 @@ static void network_create(network *n, const dims *d, int n_rows, int checking)
     memset(n, 0, sizeof *n);
     n->d = *d;
     n->n_rows = n_rows;
+    n->bos = -1;
     n->n_tokens = (int)t;
     list_tensors(n);
     n->value = floats(n->n_params);
@@ -994,6 +997,8 @@ static void network_create(network *n, const dims *d, int n_rows, int checking)
     n->z_scale = floats(t);
     n->logits = floats(t * (size_t)d->n_vocab);
     n->token_loss = floats(t);
+    n->first = (int *)cli_alloc(t * sizeof(int));
+    memset(n->first, 0, t * sizeof(int));
     n->dx = floats(t * dm);
     n->dn = floats(t * norm);
     n->dwide = floats(t * wide);
@@ -1207,23 +1212,26 @@ static void rope(const network *n, float *qkv, float sign)
     parallel(rope_job, &a, n->n_rows);
 }
 
-/* ---- attention: p = softmax over j <= i of q_i k_j / sqrt(head_dim), o_i = sum of p_ij v_j. Backward:
+/* ---- attention: p = softmax over first_i <= j <= i of q_i k_j / sqrt(head_dim), o_i = sum of p_ij v_j. Backward:
         dv_j = sum of p_ij do_i, dp_ij = do_i v_j, ds_ij = p_ij (dp_ij - sum over j of p_ij dp_ij) / sqrt(head_dim),
-        dq_i = sum of ds_ij k_j, dk_j = sum of ds_ij q_i. In blocks of 64 rows i, whose j end with the block. One job is one
-        key/value head of one sequence, with all the query heads that share it. */
+        dq_i = sum of ds_ij k_j, dk_j = sum of ds_ij q_i. In blocks of 64 rows i, whose j begin with the document of the
+        block's first row and end with the block. One job is one key/value head of one sequence, with all the query heads
+        that share it. Documents that share a row do not see each other: a name is to be looked up in its own story. */
 
 typedef struct attention_args { const network *n; const memory *m; float *o; const float *d_o; float *dqkv; } attention_args;
 
-WIDE static void softmax_rows(float *p, int i0, int rows, int s, float scale)
+/* p[rows, s]: row r is that of i0 + r, and begins with j = j0. */
+WIDE static void softmax_rows(float *p, const int *first, int i0, int j0, int rows, int s, float scale)
 {
     int r, j;
     for (r = 0; r < rows; r++) {
         float *row = p + (size_t)r * (size_t)s;
-        const int n = i0 + r + 1, past = i0 + rows;
-        const float max = row_max(row, n, 0);
+        const int from = first[i0 + r] - j0, n = i0 + r + 1 - j0, past = i0 + rows - j0;
+        const float max = row_max(row + from, n - from, 0);
         float lane[LANES] = {0}, sum;
         int l;
-        for (j = 0; j < n; j++) row[j] = exp_negative((row[j] - max) * scale);
+        for (j = 0; j < from; j++) row[j] = 0;
+        for (j = from; j < n; j++) row[j] = exp_negative((row[j] - max) * scale);
         for (j = n; j < past; j++) row[j] = 0;
         for (j = 0; j + LANES <= past; j += LANES)
             for (l = 0; l < LANES; l++) lane[l] += row[j + l];
@@ -1233,14 +1241,13 @@ WIDE static void softmax_rows(float *p, int i0, int rows, int s, float scale)
     }
 }
 
-/* dp becomes ds. */
-WIDE static void softmax_rows_backward(const float *p, float *dp, int i0, int rows, int s, float scale)
+/* dp becomes ds; both [rows, s], n of each row used. */
+WIDE static void softmax_rows_backward(const float *p, float *dp, int n, int rows, int s, float scale)
 {
     int r, j;
     for (r = 0; r < rows; r++) {
         const float *row = p + (size_t)r * (size_t)s;
         float *d = dp + (size_t)r * (size_t)s;
-        const int n = i0 + rows;
         const float sum = row_dot(row, d, n);
         for (j = 0; j < n; j++) d[j] = row[j] * (d[j] - sum) * scale;
     }
@@ -1269,18 +1276,20 @@ static void attention_forward_job(void *job, int index, int thread)
     const int s = d->n_ctx, hd = d->head_dim, group = d->n_head / d->n_head_kv, row = index / d->n_head_kv, kv = index % d->n_head_kv;
     const size_t w = (size_t)width_qkv(d), q = (size_t)width_q(d);
     const float *at = a->m->qkv + (size_t)row * (size_t)s * w;
-    const view k = rows_of(at + (d->n_head + kv) * hd, w), v = transposed(at + (d->n_head + d->n_head_kv + kv) * hd, w);
+    const float *k = at + (d->n_head + kv) * hd, *v = k + d->n_head_kv * hd;
+    const int *first = a->n->first + (size_t)row * (size_t)s;
     int g, i0;
     for (g = 0; g < group; g++) {
         const int head = kv * group + g;
         float *p = a->m->p + ((size_t)row * (size_t)d->n_head + (size_t)head) * (size_t)s * (size_t)s;
         float *o = a->o + (size_t)row * (size_t)s * q + (size_t)(head * hd);
         for (i0 = 0; i0 < s; i0 += 64) {
-            const int rows = s - i0 < 64 ? s - i0 : 64;
-            float *block = p + (size_t)i0 * (size_t)s;
-            multiply_here(block, (size_t)s, rows_of(at + (size_t)i0 * w + head * hd, w), k, rows, i0 + rows, hd, 0, thread);
-            softmax_rows(block, i0, rows, s, 1.0f / sqrtf((float)hd));
-            multiply_here(o + (size_t)i0 * q, q, rows_of(block, (size_t)s), v, rows, hd, i0 + rows, 0, thread);
+            const int rows = s - i0 < 64 ? s - i0 : 64, j0 = first[i0], n = i0 + rows - j0;
+            const view query = rows_of(at + (size_t)i0 * w + head * hd, w);
+            float *block = p + (size_t)i0 * (size_t)s + j0;
+            multiply_here(block, (size_t)s, query, rows_of(k + (size_t)j0 * w, w), rows, n, hd, 0, thread);
+            softmax_rows(block, first, i0, j0, rows, s, 1.0f / sqrtf((float)hd));
+            multiply_here(o + (size_t)i0 * q, q, rows_of(block, (size_t)s), transposed(v + (size_t)j0 * w, w), rows, hd, n, 0, thread);
         }
     }
 }
@@ -1294,6 +1303,7 @@ static void attention_backward_job(void *job, int index, int thread)
     const float *at = a->m->qkv + (size_t)row * (size_t)s * w;
     float *dat = a->dqkv + (size_t)row * (size_t)s * w;
     float *dp = a->n->dp + (size_t)index * 64 * (size_t)s;
+    const int *first = a->n->first + (size_t)row * (size_t)s;
     int g, i0, t;
     for (t = 0; t < s; t++) {
         memset(dat + (size_t)t * w + to_k, 0, (size_t)hd * sizeof(float));
@@ -1304,26 +1314,34 @@ static void attention_backward_job(void *job, int index, int thread)
         const float *p = a->m->p + ((size_t)row * (size_t)d->n_head + (size_t)(kv * group + g)) * (size_t)s * (size_t)s;
         const float *d_o = a->d_o + (size_t)row * (size_t)s * q + head;
         for (i0 = 0; i0 < s; i0 += 64) {
-            const int rows = s - i0 < 64 ? s - i0 : 64, n = i0 + rows;
-            const float *block = p + (size_t)i0 * (size_t)s, *do_block = d_o + (size_t)i0 * q;
-            multiply_here(dp, (size_t)s, rows_of(do_block, q), rows_of(at + to_v, w), rows, n, hd, 0, thread);
-            multiply_here(dat + to_v, w, transposed(block, (size_t)s), transposed(do_block, q), n, hd, rows, 1, thread);
-            softmax_rows_backward(block, dp, i0, rows, s, 1.0f / sqrtf((float)hd));
-            multiply_here(dat + (size_t)i0 * w + head, w, rows_of(dp, (size_t)s), transposed(at + to_k, w), rows, hd, n, 0, thread);
-            multiply_here(dat + to_k, w, transposed(dp, (size_t)s), transposed(at + (size_t)i0 * w + head, w), n, hd, rows, 1, thread);
+            const int rows = s - i0 < 64 ? s - i0 : 64, j0 = first[i0], n = i0 + rows - j0;
+            const float *block = p + (size_t)i0 * (size_t)s + j0, *do_block = d_o + (size_t)i0 * q;
+            const float *query = at + (size_t)i0 * w + head, *k = at + (size_t)j0 * w + to_k, *v = at + (size_t)j0 * w + to_v;
+            float *dk = dat + (size_t)j0 * w + to_k, *dv = dat + (size_t)j0 * w + to_v;
+            multiply_here(dp, (size_t)s, rows_of(do_block, q), rows_of(v, w), rows, n, hd, 0, thread);
+            multiply_here(dv, w, transposed(block, (size_t)s), transposed(do_block, q), n, hd, rows, 1, thread);
+            softmax_rows_backward(block, dp, n, rows, s, 1.0f / sqrtf((float)hd));
+            multiply_here(dat + (size_t)i0 * w + head, w, rows_of(dp, (size_t)s), transposed(k, w), rows, hd, n, 0, thread);
+            multiply_here(dk, w, transposed(dp, (size_t)s), transposed(query, w), n, hd, rows, 1, thread);
         }
     }
 }
 
 static void attention(const network *n, const memory *m, float *o, const float *d_o, float *dqkv)
 {
+    const int s = n->d.n_ctx;
     attention_args a;
+    int row, i0;
     a.n = n;
     a.m = m;
     a.o = o;
     a.d_o = d_o;
     a.dqkv = dqkv;
-    flops_done += (d_o ? 8.0 : 4.0) * n->n_rows * n->d.n_head * n->d.head_dim * 0.5 * n->d.n_ctx * (n->d.n_ctx + 64);
+    for (row = 0; row < n->n_rows; row++)
+        for (i0 = 0; i0 < s; i0 += 64) {
+            const int rows = s - i0 < 64 ? s - i0 : 64;
+            flops_done += (d_o ? 8.0 : 4.0) * n->d.n_head * n->d.head_dim * rows * (i0 + rows - n->first[row * s + i0]);
+        }
     parallel(d_o ? attention_backward_job : attention_forward_job, &a, n->n_rows * n->d.n_head_kv);
 }
 
@@ -1514,13 +1532,17 @@ static void layer_backward(network *n, int i)
 
 /* ---- the network */
 
-/* Sum of the losses of tokens [T] against targets [T] (-1: none); *counted grows by the number of targets. The logits
-   hold their derivatives times weight. */
+/* Sum of the losses of tokens [T] against targets [T] (-1: none); *counted grows by the number of targets. A document
+   begins with each token n->bos. The logits hold their derivatives times weight. */
 static double network_forward(network *n, const int32_t *tokens, const int32_t *targets, float weight, long *counted)
 {
     loss_args a;
     double sum = 0;
     int i, t;
+    for (t = 0; t < n->n_tokens; t++) {
+        const int at = t % n->d.n_ctx;
+        n->first[t] = tokens[t] == n->bos ? at : at ? n->first[t - 1] : 0;
+    }
     embed(n, tokens, n->layers[0].x, NULL, NULL);
     for (i = 0; i < n->d.n_layer; i++) layer_forward(n, i);
     norm_forward(n, n->x, output_norm_of(n, n->value), n->z, NULL, n->z_scale, n->d.n_embd, ROUND_OFF);
@@ -2087,6 +2109,8 @@ static int check_gradients(uint64_t seed)
             tokens[i] = (int32_t)(random_bits(seed, 5, (uint64_t)i) % (uint64_t)d.n_vocab);
             targets[i] = i % 7 == 3 ? -1 : (int32_t)(random_bits(seed, 6, (uint64_t)i) % (uint64_t)d.n_vocab);
         }
+        n->bos = 7;
+        tokens[20] = tokens[61] = tokens[d.n_ctx + 66] = n->bos;
         n->mode = quantize ? ROUND_RECORD : ROUND_OFF;
         loss_at(n, tokens, targets);
         network_backward(n, tokens);
@@ -2443,6 +2467,7 @@ int main(int argc, char **argv)
     if (r.o.resume && text_hash != r.train.hash) cli_fail("%s was trained on another text than %s", r.o.checkpoint, r.o.data);
     if (r.o.every <= 0) r.o.every = s->steps >= 10 ? s->steps / 10 : 1;
     network_create(&r.net, &s->d, micro_rows(s), 0);
+    r.net.bos = special_id(&r.vocab, BOS);
     r.tokens = (int32_t *)cli_alloc((size_t)r.net.n_tokens * sizeof *r.tokens);
     r.targets = (int32_t *)cli_alloc((size_t)r.net.n_tokens * sizeof *r.targets);
     if (f.load) {
