@@ -88,13 +88,14 @@
        >>platform     compilers, operating systems       >>unicode      character classes
        >>memory       allocator and arena                >>tokenizer    BPE and SPM
        >>errors       one way to fail                    >>chat         role templates
-       >>numbers      exact arithmetic                   >>model        from a file to weights
-       >>gguf         the file format                    >>transformer  the forward pass
-       >>formats      types, R16 and T5                  >>sampler      from logits to a token
-       >>reference    what every kernel must equal       >>stream       from tokens to text
-       >>vectors      inlines per instruction set        >>session      conversations
-       >>kernels      the fast paths                     >>state        saving and loading
-       >>dispatch     which kernels run here             >>end          changes, licence
+       >>numbers      exact arithmetic                   >>head         the output matrix in two passes
+       >>gguf         the file format                    >>model        from a file to weights
+       >>formats      types, R16 and T5                  >>transformer  the forward pass
+       >>reference    what every kernel must equal       >>sampler      from logits to a token
+       >>vectors      inlines per instruction set        >>stream       from tokens to text
+       >>kernels      the fast paths                     >>session      conversations
+       >>dispatch     which kernels run here             >>state        saving and loading
+                                                         >>end          changes, licence
    To understand the whole, read >>gguf, >>reference and >>transformer, in this order. */
 
 #if !defined(BNI_ISA)                /* with it, the file instantiates kernels: see >>dispatch */
@@ -232,6 +233,9 @@ typedef struct bitnet_model_desc {
                                         whole process, which then can't set a sigaltstack below about 11 KiB. Where one
                                         is set already, the system refuses, and "auto" takes the next best kernels */
     const char *layout;              /* of the weights in memory: NULL or "auto": the kernels' choice; "r16", "t5" */
+    const char *head;                /* "two-pass": keeps the output matrix as bytes, too (one per weight), so that a
+                                        token reads half as much; same tokens, see >>head. "full": does not. NULL or
+                                        "auto": two-pass where the matrix is of F16, BF16 or F32 and 32 MiB or more */
     const char *chat_template;       /* NULL: the file's; else a name of bitnet_chat_template_name */
     bitnet_i2s_layout i2s_layout;
     int no_mmap;                     /* read the file into memory instead of mapping it */
@@ -249,6 +253,7 @@ typedef struct bitnet_model_info {
     char kernels[16];                /* the kernel set in force; empty after a probe */
     char layout[8];                  /* of the weights in memory: "r16" (2 bits) or "t5" (1.6 bits); empty likewise */
     char head_type[8];               /* type of the output matrix, e.g. "F16" */
+    char head[12];                   /* "full" or "two-pass" (bitnet_model_desc) */
     char linear_type[8];             /* type of the ternary matrices, e.g. "I2_S" */
     int is_ternary;                  /* 1: every matrix of the layers is of a ternary type: a BitNet model */
     int is_supported;                /* 1: this version runs it; else unsupported says why not */
@@ -260,9 +265,11 @@ typedef struct bitnet_model_info {
     int n_tensors;
     uint64_t n_parameters;           /* weights of all tensors */
     uint64_t file_bytes;
-    uint64_t weight_bytes;           /* bytes of weights read for one token: ternary, norms, output matrix */
+    uint64_t weight_bytes;           /* bytes of weights read for one token: ternary, norms, output matrix (two-pass:
+                                        its bytes alone) */
     uint64_t model_memory;           /* bytes the model allocates (repacked weights and tables) */
-    uint64_t mapped_memory;          /* bytes of the mapping that stay in use (embedding, output matrix, header) */
+    uint64_t mapped_memory;          /* bytes of the mapping that stay in use (embedding, output matrix, header); of a
+                                        two-pass head's matrix and an embedding tied to it only single rows are read */
     int32_t bos, eos, eot;           /* token ids; -1: none */
 } bitnet_model_info;
 
@@ -936,6 +943,7 @@ typedef struct bni_map { const uint8_t *data; uint64_t size; } bni_map;
 BNI_INLINE int bni_map_open(bni_map *m, const char *path) { (void)m; (void)path; return -1; }
 BNI_INLINE void bni_map_close(bni_map *m) { (void)m; }
 BNI_INLINE void bni_map_release(const uint8_t *p, uint64_t size) { (void)p; (void)size; }
+BNI_INLINE void bni_map_sparse(const uint8_t *p, uint64_t size) { (void)p; (void)size; }
 BNI_INLINE int bni_lock_memory(const void *p, uint64_t size) { (void)p; (void)size; return -1; }
 BNI_INLINE void bni_unlock_memory(const void *p, uint64_t size) { (void)p; (void)size; }
 #elif defined(_WIN32)
@@ -959,11 +967,15 @@ static int bni_map_open(bni_map *m, const char *path)
 }
 BNI_INLINE void bni_map_close(bni_map *m) { UnmapViewOfFile(m->data); }
 BNI_INLINE void bni_map_release(const uint8_t *p, uint64_t size) { (void)p; (void)size; }
+BNI_INLINE void bni_map_sparse(const uint8_t *p, uint64_t size) { (void)p; (void)size; }
 BNI_INLINE int bni_lock_memory(const void *p, uint64_t size) { return VirtualLock((void *)p, (SIZE_T)size) ? 0 : -1; }
 BNI_INLINE void bni_unlock_memory(const void *p, uint64_t size) { VirtualUnlock((void *)p, (SIZE_T)size); }
 #else
   #ifndef MADV_DONTNEED
     #define MADV_DONTNEED 4
+  #endif
+  #ifndef MADV_RANDOM
+    #define MADV_RANDOM 1
   #endif
   #ifdef O_CLOEXEC
     #define BNI_CLOEXEC O_CLOEXEC    /* no descriptor of ours for a child process */
@@ -996,12 +1008,20 @@ static int bni_map_open(bni_map *m, const char *path)
 BNI_INLINE void bni_map_close(bni_map *m) { munmap((void *)(uintptr_t)m->data, (size_t)m->size); }
 
 /* Gives back the whole pages inside [p, p + size) of a mapping; they would be read again if touched. */
-static void bni_map_release(const uint8_t *p, uint64_t size)
+static void bni_map_advise(const uint8_t *p, uint64_t size, int advice)
 {
     uintptr_t page = 65536;                    /* a multiple of every page size in use (4, 16 and 64 KiB) */
     uintptr_t first = ((uintptr_t)p + page - 1) & ~(page - 1), last = ((uintptr_t)p + (uintptr_t)size) & ~(page - 1);
     if (last > first)
-        (void)madvise((void *)first, (size_t)(last - first), MADV_DONTNEED);
+        (void)madvise((void *)first, (size_t)(last - first), advice);
+}
+BNI_INLINE void bni_map_release(const uint8_t *p, uint64_t size) { bni_map_advise(p, size, MADV_DONTNEED); }
+
+/* Released, and from now on read here and there: without this a page would bring 15 neighbours into memory. */
+BNI_INLINE void bni_map_sparse(const uint8_t *p, uint64_t size)
+{
+    bni_map_advise(p, size, MADV_DONTNEED);
+    bni_map_advise(p, size, MADV_RANDOM);
 }
 
 /* 0, or nonzero where the system refuses (often by a limit, see ulimit -l). Unlocked with the memory itself. */
@@ -2696,6 +2716,13 @@ typedef void bni_unpack_fn(uint8_t *panel, const uint8_t *w, int n_cols);
    a first cache of 32 KiB. BNI_ROWS tokens stand together in memory. */
 enum { BNI_ROWS = 8, BNI_TILE = 16, BNI_PANEL_COLS = 640, BNI_PANEL = BNI_PANEL_COLS * 16 };
 
+/* A final hidden state in two planes of 8 bits (>>head): x = s[0] * plane 0 + s[1] * plane 1 + a small rest. */
+typedef struct bni_split {
+    int8_t *x;                       /* [n/4][2][4]: four columns of plane 0, then of plane 1; -127..127 */
+    float s[2];
+    int32_t bias[2];                 /* 128 * the sum of a plane */
+} bni_split;
+
 /* A kernel set. The shapes are told at the reference functions, named bni_ref_ and then as here. */
 typedef struct bni_kernels {
     const char *name;
@@ -2712,6 +2739,8 @@ typedef struct bni_kernels {
     void (*attend)(const bni_attend *a);
     void (*dot_rows)(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows, const float *x,
                      size_t x_stride, int n_tokens, int n);
+    void (*plane_rows)(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
+                       const bni_split *x, int n_tokens);
 } bni_kernels;
 
 /* --------------------------------------------------------------------------------------- elementwise and norms */
@@ -3008,6 +3037,27 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
                     lane[i & 15] = lane[i & 15] + bni_mulf(w[i], v[k + i]);
             }
             y[t][r] = bni_ref_fold(lane);
+        }
+    }
+}
+
+/* y[t][r] = scale[r] * (s[0] * (w_r . plane 0) + s[1] * (w_r . plane 1)) for 16 n_strips rows w_r of bytes, stored plus
+   128 as [strip][n_cols / 4][16 rows][4]. n_cols: a multiple of 16, at most 65,536 (255 * 127 * 2^16 < 2^31). */
+static void bni_ref_plane_rows(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
+                               const bni_split *x, int n_tokens)
+{
+    int r, t, k;
+    for (r = 0; r < 16 * n_strips; r++) {
+        const uint8_t *w = strips + (size_t)(r / 16) * 16 * (size_t)n_cols + 4 * (r % 16);
+        for (t = 0; t < n_tokens; t++) {
+            int32_t sum[2] = {0, 0};
+            for (k = 0; k < n_cols; k++) {
+                const int32_t byte = w[16 * (k & ~3) + (k & 3)];
+                sum[0] += byte * x[t].x[2 * (k & ~3) + (k & 3)];
+                sum[1] += byte * x[t].x[2 * (k & ~3) + 4 + (k & 3)];
+            }
+            y[t][r] = bni_mulf(scale[r], bni_mulf(x[t].s[0], (float)(sum[0] - x[t].bias[0])) +
+                                         bni_mulf(x[t].s[1], (float)(sum[1] - x[t].bias[1])));
         }
     }
 }
@@ -3566,6 +3616,8 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_vf_top BNI_FN(bni_vf_top)
 #define bni_vi_quarter BNI_FN(bni_vi_quarter)
 #define bni_vi_widen BNI_FN(bni_vi_widen)
+#define bni_plane_step BNI_FN(bni_plane_step)
+#define bni_plane_tile BNI_FN(bni_plane_tile)
 #define bni_block_step BNI_FN(bni_block_step)
 #define bni_block_finish BNI_FN(bni_block_finish)
 #define bni_flush BNI_FN(bni_flush)
@@ -4656,6 +4708,82 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
 #endif /* BNI_HAVE_AMX */
 #endif /* AVX512VBMI */
 
+/* --------------------------------------------------------------------------------- the output matrix's first pass */
+
+#if BNI_ISA != BNI_ISA_AVX512VBMI
+
+/* Four columns of 16 rows of bytes times those of both planes: acc[0] += w . x[0..3], acc[1] += w . x[4..7]. */
+BNI_VINLINE void bni_plane_step(bni_vi acc[2], const uint8_t *w, const int8_t *x)
+{
+#if BNI_ISA == BNI_ISA_AVX512
+    const bni_vi bytes = bni_vi_load(w), x0 = BNI_FOUR(x), x1 = BNI_FOUR(x + 4);
+    BNI_DOT4(acc[0], bytes, x0);
+    BNI_DOT4(acc[1], bytes, x1);
+#else
+    /* Even and odd bytes as int16, multiplied in pairs: exact where pmaddubsw's int16 would overflow. */
+    const bni_vi bytes = bni_vi_load(w), low = bni_vi_set(0x00ff00ff);
+    const bni_vi even = bni_vi_and(bytes, low), odd = bni_vi_and(bni_vi_shr(bytes, 8), low);
+    int p;
+    BNI_UNROLL for (p = 0; p < 2; p++, x += 4) {
+        acc[p] = bni_vi_pairs(acc[p], even, bni_vi_set((int32_t)((uint32_t)x[2] << 16 | (uint16_t)x[0])));
+        acc[p] = bni_vi_pairs(acc[p], odd, bni_vi_set((int32_t)((uint32_t)x[3] << 16 | (uint16_t)x[1])));
+    }
+#endif
+}
+
+/* Two strips, `away` bytes apart, times n tokens (a constant); rows r.. and r + far.. of y. */
+BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int far, const uint8_t *w, size_t away,
+                                const float *scale, int n_cols, const bni_split *x)
+{
+    bni_vi acc[2 * 4][2];
+    int k, i, t;
+    BNI_UNROLL for (i = 0; i < 2 * n; i++)
+        acc[i][0] = acc[i][1] = bni_vi_set(0);
+    for (k = 0; k < n_cols; k += 4, w += 64) {
+        __builtin_prefetch(w + 2048, 0, 3);
+        __builtin_prefetch(w + away + 2048, 0, 3);
+        BNI_UNROLL for (t = 0; t < n; t++) {
+            bni_plane_step(acc[2 * t], w, x[t].x + 2 * k);
+            bni_plane_step(acc[2 * t + 1], w + away, x[t].x + 2 * k);
+        }
+    }
+    BNI_UNROLL for (i = 0; i < 2 * n; i++) {
+        const bni_split *s = &x[i / 2];
+        const int at = r + (i & 1 ? far : 0);
+        const bni_vf a = bni_vf_from_int(bni_vi_sub(acc[i][0], bni_vi_set(s->bias[0])));
+        const bni_vf b = bni_vf_from_int(bni_vi_sub(acc[i][1], bni_vi_set(s->bias[1])));
+        const bni_vf sum = bni_vf_add(bni_vf_mul(bni_vf_set(s->s[0]), a), bni_vf_mul(bni_vf_set(s->s[1]), b));
+        bni_vf_store(y[i / 2] + at, bni_vf_mul(bni_vf_load(scale + at), sum));
+    }
+}
+
+/* All tokens, as many at a time as the registers hold; from the second time on the strips come from the cache. */
+static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
+                                   const bni_split *x, int n_tokens)
+{
+    const size_t strip = 16 * (size_t)n_cols, away = (size_t)(n_strips / 2) * strip;
+    const int far = n_strips / 2 * 16;
+    int s, t;
+    for (s = 0; s < (n_strips + 1) / 2; s++, strips += strip)
+        for (t = 0; t < n_tokens;) {
+#if BNI_ISA == BNI_ISA_AVX512
+            if (n_tokens - t >= 4) {
+                bni_plane_tile(4, y + t, 16 * s, far, strips, away, scale, n_cols, x + t);
+                t += 4;
+                continue;
+            }
+            if (n_tokens - t >= 2) {
+                bni_plane_tile(2, y + t, 16 * s, far, strips, away, scale, n_cols, x + t);
+                t += 2;
+                continue;
+            }
+#endif
+            bni_plane_tile(1, y + t, 16 * s, far, strips, away, scale, n_cols, x + t);
+            t++;
+        }
+}
+#endif
+
 #undef BNI_DOT4
 #undef BNI_FOUR
 #undef BNI_LAYOUT
@@ -4669,7 +4797,7 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
 #define BNI_SET(name, base, layout, t5, tiles_r16, tiles_t5) \
     {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {BNI_PASTE(bni_matmul_r16, base), t5}, \
      {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
-     BNI_PASTE(bni_dot_rows, base)}
+     BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base)}
 #if BNI_ISA != BNI_ISA_AVX512VBMI
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
     BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
@@ -4853,7 +4981,8 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 
 BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
-    {bni_ref_matmul_r16, bni_ref_matmul_t5}, {NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows
+    {bni_ref_matmul_r16, bni_ref_matmul_t5}, {NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
+    bni_ref_plane_rows
 };
 
 /* --------------------------------------------------------------------------------------------- what the CPU has */
@@ -7113,6 +7242,168 @@ static int64_t bni_chat_tokenize(const bni_tokenizer *t, const bitnet_allocator 
     return count;
 }
 /* ======================================================================================================
+   >>head    The output matrix in two passes
+   ======================================================================================================
+   The output matrix is the largest of a BitNet model: 656 MB of F16 beside 417 MB of ternary weights in the 2B-4T
+   model. Yet a sampler that looks at the best k logits needs k of 128,256 exactly. So at load each row w is also stored
+   as bytes, w = scale q + e with q in -127..127: half of the memory traffic. A token then goes in two passes:
+
+   1. From bytes alone, for every row an approximation A of its logit L and a bound |L - A| <= B.
+   2. The k-th largest A - B is a threshold T: k rows have logits of at least T, so the best k all have A + B >= T. Those
+      rows, a few hundred of 128,256, are computed from F16 by the very function that the full head uses, bit for bit.
+
+   Whatever falls below T gets the logit -3.4e38, which no sampler draws as long as k better ones are there. The
+   result is the full head's token, always; only the time differs. min-p without top-k works alike: what lies more than
+   -log(min_p) below the largest A - B is out. A request that needs every logit runs the full head.
+
+   The bound. The hidden state x goes in two planes of integers, x = x0 + x1 + d with x0 = s0 q0, x1 = s1 q1: with
+   one plane, a channel that stands out, as BitNet models have, would leave nothing for the others. Let |.| be Euclidean
+   length, u = 2^-24 and n the number of columns. In real numbers
+
+       w.x - (scale q).(x0 + x1) = e.x + (scale q).d        so at most |e| |x| + (|w| + |e|) |d|     (Cauchy-Schwarz)
+
+   The integer sums are exact. To make A of them each is rounded to float, multiplied, added to the other and multiplied,
+   each time within 1 + u: at most 5 u |scale| (|s0 q.q0| + |s1 q.q1|) <= 5 u (|w| + |e|) (|x0| + |x1|). The F16 logit L
+   itself is a sum of n products in 16 lanes, n / 16 + 4 additions deep, and within (n / 16 + 6) u |w| |x| of w.x to
+   first order. Together, with G = 8 u (|x0| + |x1|) and g = 1.1 (n / 16 + 8) u,
+
+       B = |e| (|x| + |d| + G) + |w| (|d| + g |x| + G)
+
+   The lengths |w| and |e| are stored per row, |x|, |x0|, |x1| and |d| computed once per token, in double; 1e-5 more on
+   both parentheses pays for the rounding of all that. */
+
+/* Least bytes of an output matrix for "auto": smaller ones live in the caches anyway. */
+#define BNI_PLANE_LEAST (32u << 20)
+#define BNI_PLANE_TOP 1024           /* largest k: beyond that most of the time would go into rescoring */
+#define BNI_PLANE_OUT (-3.4e38f)     /* logit of rows that were not computed */
+
+/* The bytes of the output matrix. Rows are padded to whole strips of 16, columns to 16. */
+typedef struct bni_plane {
+    uint8_t *strips;                 /* [n_strips][n_cols / 4][16][4], q + 128; NULL: there is none */
+    float *scale;                    /* [16 n_strips] */
+    float *error, *length;           /* [16 n_strips] not less than |e| and |w| */
+    float longest;                   /* the largest of length */
+    int n_strips, n_cols;
+} bni_plane;
+
+/* What the first pass knows of a row's hidden state, and what it is looked for. */
+typedef struct bni_goal {
+    float of_error, of_length;       /* B = of_error * |e| + of_length * |w| */
+    double threshold;                /* rows with A + B below it are out */
+} bni_goal;
+
+/* Strip s of the table to bytes. values [n_cols] is scratch. */
+static void bni_plane_pack(const bni_plane *p, int type, const uint8_t *rows, size_t row_bytes, int n_rows, int n, int s,
+                           float *values)
+{
+    uint8_t *strip = p->strips + (size_t)s * 16 * (size_t)p->n_cols;
+    int r, i;
+    memset(strip, 128, 16 * (size_t)p->n_cols);
+    for (r = 16 * s; r < 16 * s + 16; r++) {
+        double error = 0, length = 0;
+        float max = 0.0f, scale;
+        p->scale[r] = p->error[r] = p->length[r] = 0.0f;
+        if (r >= n_rows)
+            continue;
+        bni_decode(type, rows + (size_t)r * row_bytes, 0, n, values);
+        for (i = 0; i < n; i++)
+            max = bni_bits_float(bni_float_bits(values[i]) & 0x7fffffffu) > max
+                      ? bni_bits_float(bni_float_bits(values[i]) & 0x7fffffffu) : max;
+        scale = max / 127.0f;
+        for (i = 0; i < n; i++) {
+            const float quotient = scale > 1e-30f ? values[i] / scale : 0.0f;
+            const int q = quotient > 127.0f ? 127 : quotient < -127.0f ? -127 : (int)bni_round_even(quotient);
+            const double e = (double)values[i] - (double)scale * q;
+            strip[16 * (i & ~3) + 4 * (r % 16) + (i & 3)] = (uint8_t)(q + 128);
+            error += e * e;
+            length += (double)values[i] * (double)values[i];
+        }
+        p->scale[r] = scale;
+        p->error[r] = (float)(bni_sqrt(error) * 1.000001);
+        p->length[r] = (float)(bni_sqrt(length) * 1.000001);
+    }
+}
+
+/* x [n, padded with zeros to n_cols] in two planes, and the bound that follows. 0 where x is too large for the bound to
+   be finite; the full head may still be fine then. */
+static int bni_plane_split(const bni_plane *p, const float *x, int n, float max, bni_split *to, bni_goal *goal)
+{
+    const double u = 1.0 / 16777216.0;
+    double whole = 0, rest = 0, part[2] = {0, 0}, more;
+    int i;
+    to->s[0] = max / 127.0f;
+    to->s[1] = to->s[0] / 254.0f;
+    to->bias[0] = to->bias[1] = 0;
+    for (i = 0; i < p->n_cols; i++) {
+        int8_t *q = to->x + 2 * (i & ~3) + (i & 3);
+        double left = i < n ? (double)x[i] : 0.0, v;
+        int k, at;
+        whole += left * left;
+        for (k = 0; k < 2; k++) {
+            const float quotient = to->s[1] > 1e-30f ? (float)(left / (double)to->s[k]) : 0.0f;
+            at = quotient > 127.0f ? 127 : quotient < -127.0f ? -127 : (int)bni_round_even(quotient);
+            v = (double)to->s[k] * at;
+            q[4 * k] = (int8_t)at;
+            to->bias[k] += 128 * at;
+            part[k] += v * v;
+            left -= v;
+        }
+        rest += left * left;
+    }
+    whole = bni_sqrt(whole);
+    rest = bni_sqrt(rest);
+    more = 8 * u * (bni_sqrt(part[0]) + bni_sqrt(part[1]));
+    goal->of_error = (float)((whole + rest + more) * 1.00001);
+    goal->of_length = (float)((rest + 1.1 * (n / 16 + 8) * u * whole + more) * 1.00001);
+    return whole * (double)p->longest < 1e36;
+}
+
+/* B of row r; 1e-30 for products that underflow. */
+BNI_INLINE float bni_plane_bound(const bni_plane *p, const bni_goal *goal, int r)
+{
+    return p->error[r] * goal->of_error + p->length[r] * goal->of_length + 1e-30f;
+}
+
+/* Puts v in the place of the smallest of heap [k], whose root is the smallest. */
+static void bni_plane_replace(float *heap, int k, float v)
+{
+    int i = 0, child;
+    while ((child = 2 * i + 1) < k) {
+        if (child + 1 < k && heap[child + 1] < heap[child])
+            child++;
+        if (!(heap[child] < v))
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = v;
+}
+
+/* The threshold from the approximations y [n_rows] of the rows that mask allows (NULL: all): the k-th largest A - B,
+   minus reach, minus what rounding to float may have added. heap [k] is scratch. */
+static void bni_plane_threshold(const bni_plane *p, bni_goal *goal, const float *y, int n_rows, const uint32_t *mask,
+                                int k, float reach, float *heap)
+{
+    double size;
+    int r, i;
+    for (i = 0; i < k; i++)
+        heap[i] = BNI_PLANE_OUT;
+    for (r = 0; r < n_rows; r++) {
+        const float low = y[r] - bni_plane_bound(p, goal, r);
+        if (low > heap[0] && (!mask || (mask[r >> 5] >> (r & 31) & 1u)))
+            bni_plane_replace(heap, k, low);
+    }
+    size = heap[0] < 0.0f ? -(double)heap[0] : (double)heap[0];
+    goal->threshold = (double)heap[0] - (double)reach - 1e-6 * (size + (double)reach);
+}
+
+/* 1 if row r may be among those looked for. */
+BNI_INLINE int bni_plane_may_win(const bni_plane *p, const bni_goal *goal, float approximation, int r)
+{
+    return (double)approximation + (double)bni_plane_bound(p, goal, r) >= goal->threshold;
+}
+
+/* ======================================================================================================
    >>model    From a file to weights that can run
    ======================================================================================================
    A family is a row of bni_families; a layer's tensors are rows of bni_linear_parts and bni_norm_parts. Opening a model
@@ -7252,6 +7543,7 @@ struct bitnet_model {
     float *output_norm;
     double *inv_freq;                /* [n_rot / 2] angle of position 1 */
     bni_table embedding, output;
+    bni_plane plane;                 /* of output, for the two-pass head */
     uint64_t fingerprint;            /* tells saved states of different models apart */
     bitnet_model_info info;
     uint64_t block_size;             /* of the one block this struct begins */
@@ -7705,6 +7997,37 @@ static bitnet_result bni_bind_layers(bitnet_model *m, bitnet_i2s_layout layout, 
 
 /* -------------------------------------------------------------------------------------------------- layout */
 
+/* Decides whether there will be a plane: plane.n_cols is 0, or the padded width. */
+static bitnet_result bni_head_select(bitnet_model *m, const char *name, bitnet_error *err)
+{
+    const bni_table *t = &m->output;
+    const int any = !name || !*name || strcmp(name, "auto") == 0;
+    int two = !any && strcmp(name, "two-pass") == 0;
+    m->plane.n_cols = 0;
+    if (!any && !two && strcmp(name, "full") != 0)
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "head %s: not auto, full or two-pass", name);
+    if (two && m->hp.n_embd > 65536)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "a two-pass head of %d columns (at most 65536)", m->hp.n_embd);
+    if (any)
+        two = t->row_bytes >= 2 * (uint64_t)m->hp.n_embd && t->n_rows * t->row_bytes >= BNI_PLANE_LEAST &&
+              m->hp.n_embd <= 65536;
+    m->plane.n_cols = two ? bni_pad16(m->hp.n_embd) : 0;
+    return BITNET_OK;
+}
+
+/* The output matrix's bytes, where bni_head_select has said so. */
+static void bni_plane_layout(bitnet_model *m, bni_arena *a)
+{
+    bni_plane *p = &m->plane;
+    if (p->n_cols == 0)
+        return;
+    p->n_strips = bni_pad16(m->hp.n_vocab) / 16;
+    p->scale = (float *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, 4, BNI_BLOCK_ALIGN);
+    p->error = (float *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, 4, BNI_BLOCK_ALIGN);
+    p->length = (float *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, 4, BNI_BLOCK_ALIGN);
+    p->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, (uint64_t)p->n_cols, BNI_BLOCK_ALIGN);
+}
+
 /* Takes every table and matrix from the arena, in execution order: a pass then reads the block from one end to the
    other, and prefetches that run over the end of a matrix fetch the next one. Run twice; on the second run m->layers is
    there. Strips are taken raw, as repacking writes every byte; scales and norms cleared, for their padding. */
@@ -7740,6 +8063,7 @@ static bitnet_result bni_model_layout(bitnet_model *m, bni_arena *a, bitnet_erro
         if (m->layers)
             m->layers[i] = layer;
     }
+    bni_plane_layout(m, a);
     if (!m->source.data) {                     /* a reader's tables are copied; a mapping's stay where they are */
         m->embedding.data = (const uint8_t *)bni_arena_take_raw(a, m->embedding.n_rows, m->embedding.row_bytes,
                                                                 BNI_BLOCK_ALIGN);
@@ -7853,6 +8177,7 @@ typedef struct bni_loader {
     bni_pool *pool;                  /* own threads; NULL: the host's */
     int n_jobs;
     uint8_t *codes;                  /* scratch of bni_repack */
+    float *values;                   /* [jobs][plane.n_cols] scratch of bni_plane_run */
     uint8_t *buffer;                 /* the largest tensor, where the file is read */
     uint64_t done, total;            /* bytes of the tensors that are repacked or copied */
     void *memory;                    /* the block */
@@ -7889,9 +8214,11 @@ static bitnet_result bni_loader_start(bni_loader *l, const bitnet_model *m, cons
     if (!m->source.data)
         l->total += m->embedding.tensor->bytes +
                     (m->output.tensor == m->embedding.tensor ? 0 : m->output.tensor->bytes);
+    l->total += (uint64_t)m->plane.n_strips * 16 * (uint64_t)m->plane.n_cols;
     memset(&a, 0, sizeof a);
     for (;;) {
         l->codes = (uint8_t *)bni_arena_take_raw(&a, (uint64_t)l->n_jobs, widest + 20, BNI_BLOCK_ALIGN);
+        l->values = (float *)bni_arena_take_raw(&a, (uint64_t)l->n_jobs, 4 * (uint64_t)m->plane.n_cols, BNI_BLOCK_ALIGN);
         l->buffer = (uint8_t *)bni_arena_take_raw(&a, m->source.data ? 0 : largest, 1, BNI_BLOCK_ALIGN);
         l->pool = (bni_pool *)bni_arena_take(&a, 1, bni_pool_memory(l->n_jobs), BNI_BLOCK_ALIGN);
         if (a.base)
@@ -8035,6 +8362,43 @@ static bitnet_result bni_load_tables(const bitnet_model *m, bni_loader *l, bitne
     return r;
 }
 
+/* The output matrix to bytes, shared by jobs that take strips from a counter. */
+typedef struct bni_plane_job { const bitnet_model *model; float *values; bni_atomic next; } bni_plane_job;
+
+static void bni_plane_run(void *job, int index)
+{
+    bni_plane_job *j = (bni_plane_job *)job;
+    const bni_table *t = &j->model->output;
+    const bni_plane *p = &j->model->plane;
+    uint32_t s;
+    while ((s = bni_atomic_add(&j->next, 1)) < (uint32_t)p->n_strips)
+        bni_plane_pack(p, t->type, t->data, (size_t)t->row_bytes, (int)t->n_rows, j->model->hp.n_embd, (int)s,
+                       j->values + (size_t)index * (size_t)p->n_cols);
+}
+
+/* Fills the plane; where a row's length is not finite there is none, and the full head will tell the tale. The file's
+   pages go back: from now on a token reads a few rows of them. */
+static bitnet_result bni_load_plane(bitnet_model *m, bni_loader *l, bitnet_error *err)
+{
+    bni_plane *p = &m->plane;
+    bni_plane_job job;
+    int r;
+    if (p->n_cols == 0)
+        return BITNET_OK;
+    job.model = m;
+    job.values = l->values;
+    job.next = 0;
+    l->scheduler.parallel_for(l->scheduler.user, bni_plane_run, &job, l->n_jobs);
+    for (r = 0; r < 16 * p->n_strips && p->strips; r++) {
+        if (bni_float_bits(p->length[r]) >= 0x7f800000u || bni_float_bits(p->error[r]) >= 0x7f800000u)
+            p->strips = NULL;
+        p->longest = p->length[r] > p->longest ? p->length[r] : p->longest;
+    }
+    if (m->source.mapped)
+        bni_map_sparse(m->output.data, m->output.n_rows * m->output.row_bytes);
+    return bni_loader_advance(l, (uint64_t)p->n_strips * 16 * (uint64_t)p->n_cols, err);
+}
+
 /* A word-wise FNV-1a: fast enough for a KV cache, good enough against damage and mistakes (not against attackers). The
    constants are those of the 64-bit FNV-1a; taking 8 bytes at a time and folding the high half in at the end is our own
    variant. Little-endian loads: the same hash on every machine. */
@@ -8114,6 +8478,7 @@ static void bni_info_model(const bitnet_model *m, bitnet_model_info *info)
     if (m->vocab_only)
         return;
     bni_copy_text(info->head_type, sizeof info->head_type, bni_type_name((uint32_t)m->output.type));
+    bni_copy_text(info->head, sizeof info->head, m->plane.n_cols ? "two-pass" : "full");
     info->n_vocab = hp->n_vocab;
     info->n_ctx_train = hp->n_ctx_train;
     info->n_embd = hp->n_embd;
@@ -8126,17 +8491,19 @@ static void bni_info_model(const bitnet_model *m, bitnet_model_info *info)
     info->norm_eps = hp->eps;
     info->pooling = hp->pooling;
     info->tied_output = m->output.tensor == m->embedding.tensor;
-    /* Header, embedding and output matrix: the matrices' pages were given back. */
+    /* Header, embedding and output matrix: the other pages were given back, and with a plane the output matrix's too. */
     if (m->source.mapped)
-        info->mapped_memory = m->gguf.data_start + m->embedding.tensor->bytes +
-                              (info->tied_output ? 0 : m->output.tensor->bytes);
+        info->mapped_memory = m->gguf.data_start + (info->tied_output ? 0 : m->embedding.tensor->bytes) +
+                              (m->plane.n_cols ? 0 : m->output.tensor->bytes);
 }
 
 /* Bytes one token reads: the strips with their scales, the norms, the output matrix; of the embedding it is one row,
    not counted. Divided by the machine's bandwidth: the least time a token can take. */
 static uint64_t bni_weight_bytes(const bitnet_model *m)
 {
-    uint64_t bytes = m->output.n_rows * m->output.row_bytes + (uint64_t)m->hp.n_embd * 4;
+    uint64_t bytes = (uint64_t)m->hp.n_embd * 4 +
+                     (m->plane.n_cols ? (uint64_t)m->plane.n_strips * 16 * ((uint64_t)m->plane.n_cols + 12)
+                                      : m->output.n_rows * m->output.row_bytes);
     int p;
     for (p = 0; p < BNI_N_PARTS; p++) {
         uint64_t rows = (uint64_t)bni_pad16(m->hp.dim[bni_linear_parts[p].rows]);
@@ -8175,6 +8542,8 @@ static bitnet_result bni_model_prepare(bitnet_model *m, const bitnet_model_desc 
     }
     if (r == BITNET_OK && !m->vocab_only)
         r = bni_bind_ends(m, err);
+    if (r == BITNET_OK && !m->vocab_only)
+        r = bni_head_select(m, d->head, err);
     if (r == BITNET_OK && !m->vocab_only)
         r = bni_bind_layers(m, layout, err);
     if (r == BITNET_OK)
@@ -8296,6 +8665,8 @@ static bitnet_result bni_model_load(bitnet_model *m, const bitnet_model_desc *d,
             loader.scheduler.step_end(loader.scheduler.user);
         if (r == BITNET_OK)
             r = bni_load_tables(m, &loader, err);
+        if (r == BITNET_OK)
+            r = bni_load_plane(m, &loader, err);
         bni_loader_stop(&loader, &m->allocator);
     }
     m->fingerprint = r == BITNET_OK ? bni_model_fingerprint(m) : 0;
@@ -8373,6 +8744,8 @@ BITNET_API bitnet_result bitnet_model_open(const bitnet_model_desc *desc, bitnet
     block->info.is_supported = 1;
     bni_copy_text(block->info.kernels, sizeof block->info.kernels, block->kernels->name);
     bni_copy_text(block->info.layout, sizeof block->info.layout, bni_layout_names[block->layout]);
+    if (block->plane.n_cols && !block->plane.strips)
+        bni_copy_text(block->info.head, sizeof block->info.head, "full");
     if (!block->vocab_only)
         block->info.weight_bytes = bni_weight_bytes(block);
     *out = block;
@@ -8429,13 +8802,15 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
 #define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
 #define BNI_HEAD_BLOCK 128           /* rows of the output matrix in one unit: 640 KiB of F16 at width 2560 */
+#define BNI_RESCORE_BLOCK 2048       /* the same for the second pass, which computes few of them */
 #define BNI_MAX_CHUNK 16             /* strip pairs that a job takes at a time */
 #define BNI_SLICE_NS 400000u         /* aim of a slice under a budget */
 
 /* Ops of a pass. */
 enum {
-    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND, BNI_OP_FINAL, BNI_OP_HEAD, BNI_OP_FINISH,
-    BNI_N_OPS
+    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND, BNI_OP_FINAL, BNI_OP_HEAD,
+    BNI_OP_THRESHOLD, BNI_OP_RESCORE,          /* two-pass head: HEAD is then its first pass */
+    BNI_OP_FINISH, BNI_N_OPS
 };
 
 /* Buffers of a row that an op reads or writes. X: the residual stream. H: everything wide and short-lived. */
@@ -8472,6 +8847,9 @@ typedef struct bni_row {
     int32_t last;                    /* 1: the session's last row of this pass */
     int32_t failed;                  /* 0, or 1 + the layer in which a value was not finite */
     float *logits;                   /* where its logits go; NULL: none wanted */
+    int32_t top;                     /* 0: all logits are wanted; else only the best ones so many, of those that */
+    const uint32_t *mask;            /* mask allows (NULL: all), and what is no more than */
+    float reach;                     /* reach below them */
 } bni_row;
 
 /* Rows [first, first + n) of one session that attend together: their positions follow each other, so they read the same
@@ -8529,6 +8907,9 @@ struct bitnet_engine {
     float *q16_scale;                /* [n_batch][n_head] */
     float *rope;                     /* [n_batch][n_rot/2][2] cos, sin */
     float *row_logits;               /* [8][n_vocab]: logits of rows that only a callback sees */
+    bni_split *splits;               /* [n_batch] final states of the wanted rows for a two-pass head; else NULL */
+    bni_goal *goals;                 /* [n_batch] */
+    float *heaps;                    /* [8][BNI_PLANE_TOP] */
     void *sample_scratch;
     bni_scratch *scratch;            /* [n_jobs] */
     uint32_t ps_per_work[BNI_N_OPS]; /* picoseconds per unit of bni_op_work, as measured */
@@ -8789,6 +9170,26 @@ static void bni_unit_final(bitnet_engine *e, int u)
         row->failed = row->failed ? row->failed : e->model->hp.n_layer + 1;
         memset(h, 0, (size_t)n * sizeof *h);
     }
+    if (row->top > 0 && !bni_plane_split(&e->model->plane, h, e->model->hp.n_embd,
+                                         bni_bits_float(e->kernels->max_abs(h, n)), &e->splits[u], &e->goals[u]))
+        row->top = 0;
+}
+
+/* Wanted rows of a head group: from group * BNI_ROWS, so many. */
+BNI_INLINE int bni_head_rows(const bitnet_engine *e, int group)
+{
+    int n = e->pass.n_wanted - group * BNI_ROWS;
+    return n < BNI_ROWS ? n : BNI_ROWS;
+}
+
+/* 1 if two passes do for all rows of the group. */
+static int bni_head_two_pass(const bitnet_engine *e, int group)
+{
+    int n = bni_head_rows(e, group), i;
+    for (i = 0; i < n; i++)
+        if (e->rows[e->wanted[group * BNI_ROWS + i]].top == 0)
+            return 0;
+    return e->model->plane.strips != NULL;
 }
 
 /* Block u of the output matrix times the wanted rows of a group. Blocks are written to disjoint parts of the logits.
@@ -8796,13 +9197,45 @@ static void bni_unit_final(bitnet_engine *e, int u)
 static void bni_unit_head(bitnet_engine *e, int group, int u)
 {
     const bni_table *t = &e->model->output;
+    const bni_plane *p = &e->model->plane;
     float *y[BNI_ROWS];
-    int first = u * BNI_HEAD_BLOCK, n = e->model->hp.n_vocab - first, w, i;
+    int first = u * BNI_HEAD_BLOCK, n = e->model->hp.n_vocab - first, n_rows = bni_head_rows(e, group), i;
     n = n < BNI_HEAD_BLOCK ? n : BNI_HEAD_BLOCK;
-    for (i = 0, w = group * BNI_ROWS; i < BNI_ROWS && w < e->pass.n_wanted; i++, w++)
-        y[i] = e->rows[e->wanted[w]].logits + first;
-    e->kernels->dot_rows(y, t->type, t->data + (uint64_t)first * t->row_bytes, (size_t)t->row_bytes, n,
-                         bni_row_h(e, group * BNI_ROWS), (size_t)e->h_stride, i, e->model->hp.n_embd);
+    for (i = 0; i < n_rows; i++)
+        y[i] = e->rows[e->wanted[group * BNI_ROWS + i]].logits + first;
+    if (bni_head_two_pass(e, group))
+        e->kernels->plane_rows(y, p->strips + (size_t)first * (size_t)p->n_cols, p->scale + first, (n + 15) / 16, p->n_cols,
+                               e->splits + group * BNI_ROWS, n_rows);
+    else
+        e->kernels->dot_rows(y, t->type, t->data + (uint64_t)first * t->row_bytes, (size_t)t->row_bytes, n,
+                             bni_row_h(e, group * BNI_ROWS), (size_t)e->h_stride, n_rows, e->model->hp.n_embd);
+}
+
+/* Between the passes: row u of the group learns which approximations are too low. */
+static void bni_unit_threshold(bitnet_engine *e, int group, int u)
+{
+    const bni_row *row = &e->rows[e->wanted[group * BNI_ROWS + u]];
+    bni_plane_threshold(&e->model->plane, &e->goals[group * BNI_ROWS + u], row->logits, e->model->hp.n_vocab, row->mask,
+                        row->top, row->reach, e->heaps + u * BNI_PLANE_TOP);
+}
+
+/* The second pass over block u: logits that may be among the best become exact, the others hopeless. */
+static void bni_unit_rescore(bitnet_engine *e, int group, int u)
+{
+    const bni_table *t = &e->model->output;
+    int first = u * BNI_RESCORE_BLOCK, last = first + BNI_RESCORE_BLOCK, i, r;
+    last = last < e->model->hp.n_vocab ? last : e->model->hp.n_vocab;
+    for (i = group * BNI_ROWS; i < group * BNI_ROWS + bni_head_rows(e, group); i++) {
+        float *y = e->rows[e->wanted[i]].logits;
+        for (r = first; r < last; r++) {
+            float *at = y + r;
+            if (bni_plane_may_win(&e->model->plane, &e->goals[i], *at, r))
+                e->kernels->dot_rows(&at, t->type, t->data + (uint64_t)r * t->row_bytes, (size_t)t->row_bytes, 1,
+                                     bni_row_h(e, i), (size_t)e->h_stride, 1, e->model->hp.n_embd);
+            else
+                *at = BNI_PLANE_OUT;
+        }
+    }
 }
 
 /* ---------------------------------------------------------------------------------------------------- slices */
@@ -8821,6 +9254,8 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
     case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e));
     case BNI_OP_FINAL: return (uint32_t)(pass->n_wanted + pass->n_hidden);
     case BNI_OP_HEAD: return (uint32_t)((e->model->hp.n_vocab + BNI_HEAD_BLOCK - 1) / BNI_HEAD_BLOCK);
+    case BNI_OP_THRESHOLD: return (uint32_t)bni_head_rows(e, p->group);
+    case BNI_OP_RESCORE: return (uint32_t)((e->model->hp.n_vocab + BNI_RESCORE_BLOCK - 1) / BNI_RESCORE_BLOCK);
     default: return (uint32_t)pass->n_sessions;
     }
 }
@@ -8843,10 +9278,9 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
         return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
                (uint64_t)(e->rows[tile->first].pos + 64);
     }
-    case BNI_OP_HEAD: {
-        int n = e->pass.n_wanted - p->group * BNI_ROWS;
-        return (uint64_t)(BNI_HEAD_BLOCK * (n < BNI_ROWS ? n : BNI_ROWS)) * (uint64_t)hp->n_embd;
-    }
+    case BNI_OP_HEAD: return (uint64_t)(BNI_HEAD_BLOCK * bni_head_rows(e, p->group)) * (uint64_t)hp->n_embd;
+    case BNI_OP_THRESHOLD: return (uint64_t)hp->n_vocab;
+    case BNI_OP_RESCORE: return BNI_RESCORE_BLOCK * (uint64_t)bni_head_rows(e, p->group);
     default: return (uint64_t)hp->n_embd;
     }
 }
@@ -8874,7 +9308,9 @@ static void bni_slice_run(bitnet_engine *e, const bni_place *p, uint32_t u, uint
         case BNI_OP_HEADS: bni_unit_heads(e, p->layer, (int)u, scratch); break;
         case BNI_OP_ATTEND: bni_unit_attend(e, p->layer, (int)u, scratch); break;
         case BNI_OP_FINAL: bni_unit_final(e, (int)u); break;
-        default: bni_unit_head(e, p->group, (int)u); break;
+        case BNI_OP_HEAD: bni_unit_head(e, p->group, (int)u); break;
+        case BNI_OP_THRESHOLD: bni_unit_threshold(e, p->group, (int)u); break;
+        default: bni_unit_rescore(e, p->group, (int)u); break;
         }
 }
 
@@ -8940,7 +9376,8 @@ static void bni_slice_learn(bitnet_engine *e, int kind, uint64_t work, uint64_t 
     e->ps_per_work[kind] = (uint32_t)(now < 1 ? 1 : now > 1000000000u ? 1000000000u : now);
 }
 
-/* The place after p: EMBED, the ops of layer 0, of layer 1, ..., FINAL, HEAD per group of wanted rows, FINISH. */
+/* The place after p: EMBED, the ops of layer 0, of layer 1, ..., FINAL, per group of wanted rows HEAD and perhaps the
+   rest of a two-pass head, FINISH. */
 static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
 {
     int head_groups = (e->pass.n_wanted + BNI_ROWS - 1) / BNI_ROWS;
@@ -8953,8 +9390,14 @@ static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
         p.kind = head_groups > 0 ? BNI_OP_HEAD : BNI_OP_FINISH;
         return p;
     case BNI_OP_HEAD:
-        if (++p.group >= head_groups)
-            p.kind = BNI_OP_FINISH;
+    case BNI_OP_THRESHOLD:
+        if (p.kind == BNI_OP_THRESHOLD || bni_head_two_pass(e, p.group)) {
+            p.kind++;
+            return p;
+        }
+        /* fall through */
+    case BNI_OP_RESCORE:
+        p.kind = ++p.group < head_groups ? BNI_OP_HEAD : BNI_OP_FINISH;
         return p;
     default:
         if (++p.op == BNI_N_LAYER_OPS) {
@@ -9719,8 +10162,10 @@ struct bitnet_session {
     uint8_t **blocks;                /* [n_blocks] -> bni_block_bytes */
     int32_t *tokens;                 /* [n_ctx] */
     int n_tokens, n_kv;              /* tokens in the list; of these, evaluated: their K and V are in the cache */
-    float *logits;                   /* [n_vocab] of the last evaluated token */
+    float *logits;                   /* [n_vocab padded to 16] of the last evaluated token */
+    float *final;                    /* [n_embd padded to 16] what they came from, after a two-pass head */
     int has_logits;                  /* 0: logits is stale, or was never computed */
+    int only_best;                   /* 1: by a two-pass head, so only the best logits are there */
     /* generation */
     int state;                       /* BNI_IDLE, BNI_RUNNING */
     int repeats;                     /* 1: the last evaluated token is being evaluated once more, n_kv is one less */
@@ -9791,6 +10236,14 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     /* One row of logits per row of a head group (bni_pass_add). */
     e->row_logits = (float *)bni_arena_take_raw(a, BNI_ROWS * (uint64_t)hp->n_vocab, 4, BNI_BLOCK_ALIGN);
     e->sample_scratch = bni_arena_take_raw(a, 1, bni_sample_scratch(hp->n_vocab), BNI_BLOCK_ALIGN);
+    if (e->model->plane.n_cols) {
+        int8_t *x = (int8_t *)bni_arena_take_raw(a, n * 2 * (uint64_t)e->model->plane.n_cols, 1, BNI_BLOCK_ALIGN);
+        e->splits = (bni_split *)bni_arena_take(a, n, sizeof(bni_split), 8);
+        e->goals = (bni_goal *)bni_arena_take(a, n, sizeof(bni_goal), 8);
+        e->heaps = (float *)bni_arena_take_raw(a, BNI_ROWS * BNI_PLANE_TOP, 4, BNI_BLOCK_ALIGN);
+        for (i = 0; e->splits && i < e->n_batch; i++)
+            e->splits[i].x = x + (size_t)i * 2 * (size_t)e->model->plane.n_cols;
+    }
     scratch = (bni_scratch *)bni_arena_take(a, (uint64_t)e->n_jobs, sizeof(bni_scratch), 8);
     for (i = 0; i < e->n_jobs; i++) {
         bni_scratch s;
@@ -9915,7 +10368,8 @@ static void bni_session_layout(bitnet_session *s, const bitnet_model *m, bni_are
     int i;
     s->blocks = (uint8_t **)bni_arena_take(a, (uint64_t)s->n_blocks, sizeof(uint8_t *), 8);
     s->tokens = (int32_t *)bni_arena_take(a, (uint64_t)s->n_ctx, 4, 8);
-    s->logits = (float *)bni_arena_take_raw(a, n_vocab, 4, BNI_BLOCK_ALIGN);
+    s->logits = (float *)bni_arena_take_raw(a, (n_vocab + 15) / 16 * 16, 4, BNI_BLOCK_ALIGN);
+    s->final = (float *)bni_arena_take_raw(a, (uint64_t)bni_pad16(m->hp.n_embd), 4, BNI_BLOCK_ALIGN);
     s->mask = (uint32_t *)bni_arena_take_raw(a, (n_vocab + 31) / 32, 4, 8);
     s->stream = (bni_stream *)bni_arena_take(a, 1, bni_stream_memory(longest), 8);
     s->token_bytes = (char *)bni_arena_take_raw(a, longest, 1, 8);
@@ -10078,14 +10532,53 @@ BITNET_API bitnet_result bitnet_session_copy(bitnet_session *to, const bitnet_se
     to->n_tokens = from->n_tokens;
     to->n_kv = from->n_kv;
     to->has_logits = from->has_logits;
-    if (from->has_logits)
+    to->only_best = from->only_best;
+    if (from->has_logits) {
         memcpy(to->logits, from->logits, (size_t)to->engine->model->hp.n_vocab * sizeof *to->logits);
+        memcpy(to->final, from->final, (size_t)bni_pad16(to->engine->model->hp.n_embd) * sizeof *to->final);
+    }
     return BITNET_OK;
 }
 
+/* The whole output matrix times one state, shared by jobs that take blocks from a counter. */
+typedef struct bni_whole_head { const bitnet_session *session; bni_atomic next; } bni_whole_head;
+
+static void bni_whole_head_run(void *job, int index)
+{
+    bni_whole_head *w = (bni_whole_head *)job;
+    const bitnet_engine *e = w->session->engine;
+    const bni_table *t = &e->model->output;
+    bni_fp_state fp = bni_fp_enter();
+    int first, n;
+    (void)index;
+    while ((first = (int)bni_atomic_add(&w->next, BNI_HEAD_BLOCK)) < e->model->hp.n_vocab) {
+        float *y = w->session->logits + first;
+        n = e->model->hp.n_vocab - first < BNI_HEAD_BLOCK ? e->model->hp.n_vocab - first : BNI_HEAD_BLOCK;
+        e->kernels->dot_rows(&y, t->type, t->data + (uint64_t)first * t->row_bytes, (size_t)t->row_bytes, n,
+                             w->session->final, 0, 1, e->model->hp.n_embd);
+    }
+    bni_fp_leave(fp);
+}
+
+/* The logits that a two-pass head has left out are computed when somebody asks. Between two slices the engine's threads
+   are free, so this may also happen while a pass is in flight. */
 BITNET_API const float *bitnet_logits(const bitnet_session *session)
 {
-    return session->has_logits ? session->logits : NULL;
+    const bitnet_scheduler *threads = &session->engine->scheduler;
+    bni_whole_head job;
+    if (!session->has_logits)
+        return NULL;
+    if (session->only_best) {
+        job.session = session;
+        job.next = 0;
+        if (threads->step_begin)
+            threads->step_begin(threads->user);
+        threads->parallel_for(threads->user, bni_whole_head_run, &job, session->engine->n_jobs);
+        if (threads->step_end)
+            threads->step_end(threads->user);
+        ((bitnet_session *)(uintptr_t)session)->only_best = 0;     /* a cache, not a change */
+    }
+    return session->logits;
 }
 
 /* Only raises the flag, so that any thread may call it at any time of the session's life; the engine's thread acts on
@@ -10170,6 +10663,32 @@ static float *bni_session_logits_of(bitnet_session *s, int i, float *scratch)
     return i == s->n_tokens - 1 && !s->pooled ? s->logits : NULL;
 }
 
+/* What the sampler will look at of the row's logits, where that is less than all of them: bni_row's top, mask and reach.
+   Penalties and biases change logits before the best are taken, log-probabilities need the sum of all, and top-p
+   without top-k as well. */
+static void bni_session_goal(const bitnet_session *s, bni_row *row)
+{
+    const bitnet_generation *g = &s->generation;
+    const bitnet_sampling *set = &g->sampling;
+    bni_sample_args a;
+    row->top = 0;
+    row->mask = g->mask ? s->mask : NULL;
+    row->reach = 0.0f;
+    a.sampling = set;
+    a.n_bias = g->n_bias;
+    if (!s->engine->model->plane.strips || row->logits != s->logits || !s->generates || s->row_fn || g->logprobs > 0 ||
+        bni_changes_logits(&a))
+        return;
+    if (!(set->temperature > 0.0f))
+        row->top = 1;
+    else if (set->top_k > 0)
+        row->top = set->top_k <= BNI_PLANE_TOP ? set->top_k : 0;
+    else if (set->min_p > 0.0f && !(set->top_p > 0.0f && set->top_p < 1.0f)) {
+        row->top = 1;
+        row->reach = -bni_logf(set->min_p < 1.0f ? set->min_p : 1.0f);
+    }
+}
+
 /* Gives the session n rows of the pass: its positions n_kv .. n_kv + n - 1, consecutive and rising, which
    bni_pass_tiles and bni_unit_heads (row->last) rely on. Logits that only a callback sees go to one of eight buffers
    by the number of the wanted row: rows of one head group get eight different ones, and bni_pass_rows hands them over
@@ -10193,6 +10712,7 @@ static void bni_pass_add(bitnet_engine *e, bitnet_session *s, int n)
         row->failed = 0;
         row->logits = bni_session_logits_of(s, row->pos, e->row_logits + (size_t)(pass->n_wanted % BNI_ROWS) *
                                                          (size_t)e->model->hp.n_vocab);
+        bni_session_goal(s, row);
         if (row->logits == s->logits)
             s->has_logits = 0;                 /* the pass writes over them, and may be dropped half way */
         if (row->logits)
@@ -10290,6 +10810,7 @@ static int bni_logits_finite(const float *logits, int n)
    pass goes on for the others. The last row's logits are copied: bitnet_logits outlives the pass. */
 static void bni_pass_rows(bitnet_engine *e, int group)
 {
+    const int two_pass = bni_head_two_pass(e, group);
     int w;
     for (w = group * BNI_ROWS; w < e->pass.n_wanted && w < (group + 1) * BNI_ROWS; w++) {
         bni_row *row = &e->rows[e->wanted[w]];
@@ -10299,6 +10820,10 @@ static void bni_pass_rows(bitnet_engine *e, int group)
             row->failed = e->model->hp.n_layer + 1;
         if (row->failed)
             s->row_fn = NULL;                  /* the rows after it have seen its values */
+        if (row->logits == s->logits) {
+            s->only_best = two_pass;
+            memcpy(s->final, bni_row_h(e, w), (size_t)bni_pad16(e->model->hp.n_embd) * sizeof *s->final);
+        }
         if (!s->row_fn || s->dropped || s->state != BNI_RUNNING)
             continue;
         if (s->row_index++ >= 0 && s->row_fn(s->row_user, s->row_index - 1, row->logits) != 0) {
@@ -10309,6 +10834,7 @@ static void bni_pass_rows(bitnet_engine *e, int group)
         if (row->pos == s->n_tokens - 1 && row->logits != s->logits) {
             memcpy(s->logits, row->logits, (size_t)e->model->hp.n_vocab * sizeof *s->logits);
             s->has_logits = 1;
+            s->only_best = 0;
         }
     }
 }
@@ -10493,7 +11019,7 @@ static void bni_pass_advance(bitnet_engine *e, uint64_t ns)
     pass->unit += n;
     if (pass->unit < total)
         return;
-    if (kind == BNI_OP_HEAD)
+    if (kind == BNI_OP_RESCORE || (kind == BNI_OP_HEAD && !bni_head_two_pass(e, pass->place.group)))
         bni_pass_rows(e, pass->place.group);
     pass->place = bni_place_next(e, pass->place);
     pass->unit = 0;

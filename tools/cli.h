@@ -743,7 +743,7 @@ CLI_FN void cli_end_progress(cli_progress *p)
 /* What every program that opens a model can be told. Zeroed: defaults. */
 typedef struct cli_model_args {
     const char *path;
-    const char *kernels, *layout, *i2s_layout, *chat_template;
+    const char *kernels, *layout, *head, *i2s_layout, *chat_template;
     int n_threads, no_mmap, mlock;
 } cli_model_args;
 
@@ -753,6 +753,7 @@ typedef struct cli_model_args {
     {"--kernels", CLI_STRING, &(a).kernels, "NAME", "the kernel set to use, never another; auto: the best", 0, 0}, \
     {"--list-kernels", CLI_LIST_KERNELS, NULL, NULL, "print the kernel sets this CPU runs, and end", 0, 0}, \
     {"--layout", CLI_STRING, &(a).layout, "auto|r16|t5", "weights in memory at 2 or 1.6 bits; auto: what suits the CPU", 0, 0}, \
+    {"--head", CLI_STRING, &(a).head, "auto|full|two-pass", "output matrix: two-pass reads half as much, same tokens", 0, 0}, \
     {"--i2s-layout", CLI_STRING, &(a).i2s_layout, "A|B|C|D", "bit order of I2_S tensors; files do not say it", 0, 0}, \
     {"--no-mmap", CLI_FLAG, &(a).no_mmap, NULL, "read the model into memory instead of mapping it", 0, 0}, \
     {"--mlock", CLI_FLAG, &(a).mlock, NULL, "keep the model from being swapped out", 0, 0},
@@ -835,6 +836,9 @@ CLI_FN void cli_check_model_args(const cli_model_args *args)
     if (args->layout && strcmp(args->layout, "auto") != 0 && strcmp(args->layout, "r16") != 0 &&
         strcmp(args->layout, "t5") != 0)
         cli_usage("--layout: '%s' is not auto, r16 or t5", args->layout);
+    if (args->head && strcmp(args->head, "auto") != 0 && strcmp(args->head, "full") != 0 &&
+        strcmp(args->head, "two-pass") != 0)
+        cli_usage("--head: '%s' is not auto, full or two-pass", args->head);
 }
 
 /* The opened model, never NULL: exits 1 with the reason if it cannot be opened, 2 if an argument is wrong. Shows
@@ -858,6 +862,7 @@ CLI_FN bitnet_model *cli_open_model(const cli_model_args *args, int vocab_only)
     desc.kernels = args->kernels;
     desc.allow_amx = 1;                                  /* ours to say: these programs set no signal stacks */
     desc.layout = args->layout;
+    desc.head = args->head;
     desc.chat_template = args->chat_template;
     desc.i2s_layout = cli_i2s_layout(args->i2s_layout);
     desc.no_mmap = args->no_mmap;

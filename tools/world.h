@@ -1728,6 +1728,15 @@ WORLD_FN uint64_t world_random(uint64_t *state)
 
 WORLD_FN int world_below(uint64_t *state, int n) { return (int)((world_random(state) >> 33) % (uint64_t)n); }
 
+/* An entry of a class of n, where which one it is matters little. As in any language a few words are frequent and many
+   are rare: the first eighth of a list gets half of the draws (n u^3 for a uniform u, in integers). Names, kinds and
+   things are drawn evenly: two in one story should rarely be confused. */
+WORLD_FN int world_entry_of(uint64_t *state, int n)
+{
+    const uint64_t u = world_random(state) >> 44;        /* 20 bits */
+    return (int)((u * u * u >> 40) * (uint64_t)n >> 20);
+}
+
 /* A text that grows; full once it would not fit. */
 typedef struct world_out { char *text; int size, capacity, full, units, after_a; } world_out;
 
@@ -1778,7 +1787,7 @@ typedef struct world_teller {
     int plain;                       /* names and nouns only, for questions */
 } world_teller;
 
-/* n different numbers below limit. */
+/* n different entries of a class, or of its first `limit`. */
 WORLD_FN void world_draw(uint64_t *rng, int *out, int n, int limit)
 {
     int i, k;
@@ -1790,15 +1799,26 @@ WORLD_FN void world_draw(uint64_t *rng, int *out, int n, int limit)
     }
 }
 
+/* A girl's or a boy's name. */
+WORLD_FN int world_any_name(world_teller *t, int boy)
+{
+    const int girls = t->w->n_entries[WC_GIRL];
+    return boy ? girls + world_below(&t->rng, t->w->n_entries[WC_BOY]) : world_below(&t->rng, girls);
+}
+
 WORLD_FN void world_draw_cast(world_teller *t, int hard)
 {
     const world *w = t->w;
     world_cast *c = &t->cast;
+    const int first = world_below(&t->rng, 2);           /* girls and boys take turns, so that "he" and "she" tell them apart */
     int i, r;
-    world_draw(&t->rng, c->name, WORLD_CAST, w->n_entries[WC_GIRL] + w->n_entries[WC_BOY]);
     for (i = 0; i < WORLD_CAST; i++) {
         const world_entry *e;
         int k;
+        do {
+            c->name[i] = world_any_name(t, (first + i) & 1);
+            for (k = 0; k < i && c->name[k] != c->name[i];) k++;
+        } while (k < i);
         do {
             c->kind[i] = world_below(&t->rng, w->n_entries[WC_KIND]);
             e = &w->entry[WC_KIND][c->kind[i]];
@@ -1809,7 +1829,7 @@ WORLD_FN void world_draw_cast(world_teller *t, int hard)
     world_draw(&t->rng, c->noun, WORLD_CAST, hard ? w->n_hard : w->n_entries[WC_OBJECT]);
     world_draw(&t->rng, c->colour, WORLD_CAST, w->n_entries[WC_COLOUR]);
     world_draw(&t->rng, c->place, WORLD_CAST, w->n_entries[WC_PLACE]);
-    for (r = WR_D; r < WR_ROLES; r++) c->value[r] = world_below(&t->rng, w->n_entries[world_role_class[r]]);
+    for (r = WR_D; r < WR_ROLES; r++) c->value[r] = world_entry_of(&t->rng, w->n_entries[world_role_class[r]]);
 }
 
 /* How a character is called here: an entry of the form list, chosen so that world_whom understands it. */
@@ -1822,7 +1842,7 @@ WORLD_FN int world_choose_form(world_teller *t, const world_token *slot, int who
     int i, recent = 0, alike = 0, rival = 0;             /* rival: another whom the pronoun could mean */
     if (t->plain || slot->form == WF_NAME) return WF_NAME;
     if (slot->form >= WF_HE && slot->form != WF_OWNER) return WF_HE;
-    if (seen) return !others_alike && chance < 60 ? WF_HE : WF_NAME;
+    if (seen) return !others_alike && chance < 50 ? WF_HE : WF_NAME;
     for (i = 0; i < s->n_chars; i++) {
         if (i != who && s->kind[i] >= 0 && s->kind[i] == s->kind[who]) alike = 1;
         if (s->stamp[i] >= 3 * s->now) {
@@ -1830,8 +1850,8 @@ WORLD_FN int world_choose_form(world_teller *t, const world_token *slot, int who
             else rival |= world_is_boy(w, s->name[i]) == boy;
         }
     }
-    if (recent && !rival && !others_alike && world_whom(w, s, boy, -1) == who && chance < 60) return WF_HE;
-    return s->kind[who] >= 0 && !alike && chance >= 88 && s->stamp[who] > 0 ? WF_KIND : WF_NAME;
+    if (recent && !rival && !others_alike && world_whom(w, s, boy, -1) == who && chance < 35) return WF_HE;
+    return s->kind[who] >= 0 && !alike && chance >= 92 && s->stamp[who] > 0 ? WF_KIND : WF_NAME;
 }
 
 WORLD_FN void world_write_pronoun(world_teller *t, const world_token *slot, int boy)
@@ -1927,7 +1947,7 @@ WORLD_FN world_bind world_tell(world_teller *t, const world_line *line, const in
             const int class_ = world_role_class[r];
             c = t->cast.value[r];
             if (!t->plain && (world_is_free(r) || r == WR_J || r == WR_F || r == WR_G) && (world_is_free(r) || b.v[r] < 0)) {
-                do c = world_below(&t->rng, w->n_entries[class_]); while (c == last_spot && r == WR_N);
+                do c = world_entry_of(&t->rng, w->n_entries[class_]); while (c == last_spot && r == WR_N);
                 last_spot = r == WR_N ? c : last_spot;
             } else if (!t->plain && b.v[r] >= 0) {
                 c = b.v[r];
@@ -2007,7 +2027,7 @@ WORLD_FN int world_tell_plot(world_teller *t, int plot, int min_units, int max_u
     for (i = 0; i < w->n_steps[plot]; i++) {
         const world_step *step = &w->step[plot][i];
         const int k = world_below(&t->rng, step->n);
-        if (step->optional && (world_below(&t->rng, 100) < 45 || t->out.units > max_units - 40)) continue;
+        if (step->optional && (world_below(&t->rng, 100) < 55 || t->out.units > max_units - 40)) continue;
         world_bind_letters(step->either[k].cast, who);
         if (!world_tell_event(t, step->either[k].event, who) && !step->optional &&
             w->event[step->either[k].event].name_size != 3)              /* "own" after "openown" is known already */
@@ -2059,7 +2079,7 @@ WORLD_FN void world_tell_facts(world_teller *t)
             if (t->w->event[e].name_size == size && memcmp(t->w->event[e].name, step, (size_t)size) == 0) break;
         if (n == 0 && tries < 50 && *step != 'h' && *step != 'i' && *step != 't') continue;
         for (r = WR_D; r <= WR_L; r++)                   /* a new food, fear, ... for each */
-            t->cast.value[r] = world_below(&t->rng, t->w->n_entries[world_role_class[r]]);
+            t->cast.value[r] = world_entry_of(&t->rng, t->w->n_entries[world_role_class[r]]);
         {
             char letters[8];
             int k = 0;
@@ -2150,11 +2170,10 @@ WORLD_FN void world_tell_key(world_teller *t, const world_question *q, const int
 WORLD_FN void world_ask_unknown(world_teller *t, world_qa *qa)
 {
     int who[WR_ROLES], k, i, noun, name;
-    const int names = t->w->n_entries[WC_GIRL] + t->w->n_entries[WC_BOY];
     for (k = 0; k < WR_ROLES; k++) who[k] = -1;
     do {
         noun = world_below(&t->rng, t->w->n_entries[WC_OBJECT]);
-        name = world_below(&t->rng, names);
+        name = world_any_name(t, world_below(&t->rng, 2));
     } while (world_cast_of(t->cast.noun, noun) >= 0 || world_cast_of(t->cast.name, name) >= 0);
     who[WR_S] = who[WR_X] = 0;
     i = t->cast.noun[0];
