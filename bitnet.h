@@ -2741,6 +2741,7 @@ typedef struct bni_kernels {
                      size_t x_stride, int n_tokens, int n);
     void (*plane_rows)(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
                        const bni_split *x, int n_tokens);
+    void (*plane_row)(float *w, float about[3], int type, const uint8_t *row, int n);
 } bni_kernels;
 
 /* --------------------------------------------------------------------------------------- elementwise and norms */
@@ -3060,6 +3061,29 @@ static void bni_ref_plane_rows(float *const *y, const uint8_t *strips, const flo
                                          bni_mulf(x[t].s[1], (float)(sum[1] - x[t].bias[1])));
         }
     }
+}
+
+/* A row of n weights of a plain type as floats, w [n padded to 16 with zeros]; and what its bytes will be like: about[0]
+   the scale, 0 for a row of zeros; sums of squares of [1] the weights, [2] what rounding w / scale to integers leaves. */
+static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t *row, int n)
+{
+    float length[16] = {0}, error[16] = {0}, max = 0.0f, inverse;
+    int i;
+    memset(w, 0, (size_t)bni_pad16(n) * sizeof *w);
+    bni_decode(type, row, 0, n, w);
+    for (i = 0; i < n; i++) {
+        const float size = bni_bits_float(bni_float_bits(w[i]) & 0x7fffffffu);
+        max = size > max ? size : max;
+    }
+    about[0] = max < 1e-30f ? 0.0f : max / 127.0f;
+    inverse = max < 1e-30f ? 0.0f : 1.0f / about[0];
+    for (i = 0; i < bni_pad16(n); i++) {
+        const float e = w[i] - bni_mulf((float)bni_round_even(bni_mulf(w[i], inverse)), about[0]);
+        length[i & 15] = length[i & 15] + bni_mulf(w[i], w[i]);
+        error[i & 15] = error[i & 15] + bni_mulf(e, e);
+    }
+    about[1] = bni_ref_fold(length);
+    about[2] = bni_ref_fold(error);
 }
 
 #endif /* BITNET_IMPLEMENTATION */
@@ -4731,6 +4755,35 @@ BNI_VINLINE void bni_plane_step(bni_vi acc[2], const uint8_t *w, const int8_t *x
 #endif
 }
 
+/* As the reference. The maximum of the bits' magnitudes is that of the floats, and a NaN shows in the sums. */
+static void BNI_FN(bni_plane_row)(float *w, float about[3], int type, const uint8_t *row, int n)
+{
+    bni_vi max = bni_vi_set(0);
+    bni_vf length = bni_vf_set(0.0f), error = length, inverse, scale;
+    float largest;
+    int i;
+    for (i = 0; i < n; i += 16) {
+        float tail[16];
+        bni_vf v;
+        if (n - i < 16) bni_weights_tail(tail, type, row, i, n);
+        v = n - i < 16 ? bni_vf_load(tail) : bni_weights(type, row, i);
+        max = bni_vi_max(max, bni_vf_magnitude(v));
+        bni_vf_store(w + i, v);
+    }
+    largest = bni_bits_float((uint32_t)bni_vi_highest(max));
+    about[0] = largest < 1e-30f ? 0.0f : largest / 127.0f;
+    scale = bni_vf_set(about[0]);
+    inverse = bni_vf_set(largest < 1e-30f ? 0.0f : 1.0f / about[0]);
+    for (i = 0; i < n; i += 16) {
+        const bni_vf v = bni_vf_load(w + i), whole = bni_vf_from_int(bni_vf_round(bni_vf_mul(v, inverse)));
+        const bni_vf e = bni_vf_sub(v, bni_vf_mul(whole, scale));
+        length = bni_vf_add(length, bni_vf_mul(v, v));
+        error = bni_vf_add(error, bni_vf_mul(e, e));
+    }
+    about[1] = bni_vf_sum(length);
+    about[2] = bni_vf_sum(error);
+}
+
 /* Two strips, `away` bytes apart, times n tokens (a constant); rows r.. and r + far.. of y. */
 BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int far, const uint8_t *w, size_t away,
                                 const float *scale, int n_cols, const bni_split *x)
@@ -4797,7 +4850,7 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
 #define BNI_SET(name, base, layout, t5, tiles_r16, tiles_t5) \
     {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {BNI_PASTE(bni_matmul_r16, base), t5}, \
      {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
-     BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base)}
+     BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base), BNI_PASTE(bni_plane_row, base)}
 #if BNI_ISA != BNI_ISA_AVX512VBMI
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
     BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
@@ -4982,7 +5035,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
     {bni_ref_matmul_r16, bni_ref_matmul_t5}, {NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
-    bni_ref_plane_rows
+    bni_ref_plane_rows, bni_ref_plane_row
 };
 
 /* --------------------------------------------------------------------------------------------- what the CPU has */
@@ -7292,35 +7345,30 @@ typedef struct bni_goal {
     double threshold;                /* rows with A + B below it are out */
 } bni_goal;
 
-/* Strip s of the table to bytes. values [n_cols] is scratch. */
-static void bni_plane_pack(const bni_plane *p, int type, const uint8_t *rows, size_t row_bytes, int n_rows, int n, int s,
-                           float *values)
+/* Strip s of the table to bytes. w [n_cols] is scratch. The sums of squares are rounded n / 16 + 6 times, of which 1.001
+   is a multiple up to 65,536 columns; e itself was rounded twice, 4 u |w| at most; and squares below 1e-38 are lost. */
+static void bni_plane_pack(const bni_plane *p, const bni_kernels *kernels, int type, const uint8_t *rows, size_t row_bytes,
+                           int n_rows, int n, int s, float *w)
 {
     uint8_t *strip = p->strips + (size_t)s * 16 * (size_t)p->n_cols;
     int r, i;
-    memset(strip, 128, 16 * (size_t)p->n_cols);
     for (r = 16 * s; r < 16 * s + 16; r++) {
-        double error = 0, length = 0;
-        float max = 0.0f, scale;
-        p->scale[r] = p->error[r] = p->length[r] = 0.0f;
-        if (r >= n_rows)
-            continue;
-        bni_decode(type, rows + (size_t)r * row_bytes, 0, n, values);
-        for (i = 0; i < n; i++)
-            max = bni_bits_float(bni_float_bits(values[i]) & 0x7fffffffu) > max
-                      ? bni_bits_float(bni_float_bits(values[i]) & 0x7fffffffu) : max;
-        scale = max / 127.0f;
-        for (i = 0; i < n; i++) {
-            const float quotient = scale > 1e-30f ? values[i] / scale : 0.0f;
-            const int q = quotient > 127.0f ? 127 : quotient < -127.0f ? -127 : (int)bni_round_even(quotient);
-            const double e = (double)values[i] - (double)scale * q;
-            strip[16 * (i & ~3) + 4 * (r % 16) + (i & 3)] = (uint8_t)(q + 128);
-            error += e * e;
-            length += (double)values[i] * (double)values[i];
-        }
-        p->scale[r] = scale;
-        p->error[r] = (float)(bni_sqrt(error) * 1.000001);
-        p->length[r] = (float)(bni_sqrt(length) * 1.000001);
+        int8_t *to = (int8_t *)strip + 4 * (r % 16);
+        float about[3] = {0.0f, 0.0f, 0.0f};
+        if (r < n_rows)
+            kernels->plane_row(w, about, type, rows + (size_t)r * row_bytes, n);
+        else
+            memset(w, 0, (size_t)p->n_cols * sizeof *w);
+        (void)kernels->quantize_i8(to, 4, 64, w, about[0] > 0.0f ? 1.0f / about[0] : 0.0f, n);
+        p->scale[r] = about[0];
+        p->length[r] = bni_sqrtf(about[1]) * 1.001f + 1e-15f;
+        p->error[r] = bni_sqrtf(about[2]) * 1.001f + 4.0f / 16777216.0f * p->length[r] + 1e-15f;
+    }
+    for (i = 0; i < 16 * p->n_cols; i += 8) {            /* signed to unsigned, eight at a time */
+        uint64_t eight;
+        memcpy(&eight, strip + i, 8);
+        eight ^= 0x8080808080808080u;
+        memcpy(strip + i, &eight, 8);
     }
 }
 
@@ -8365,19 +8413,28 @@ static bitnet_result bni_load_tables(const bitnet_model *m, bni_loader *l, bitne
 /* The output matrix to bytes, shared by jobs that take strips from a counter. */
 typedef struct bni_plane_job { const bitnet_model *model; float *values; bni_atomic next; } bni_plane_job;
 
+#define BNI_PLANE_CHUNK 64           /* strips a job takes at a time; then their pages of the file go back: from now on a
+                                        token reads a few rows of them */
+
 static void bni_plane_run(void *job, int index)
 {
     bni_plane_job *j = (bni_plane_job *)job;
     const bni_table *t = &j->model->output;
     const bni_plane *p = &j->model->plane;
-    uint32_t s;
-    while ((s = bni_atomic_add(&j->next, 1)) < (uint32_t)p->n_strips)
-        bni_plane_pack(p, t->type, t->data, (size_t)t->row_bytes, (int)t->n_rows, j->model->hp.n_embd, (int)s,
-                       j->values + (size_t)index * (size_t)p->n_cols);
+    const uint32_t n_strips = (uint32_t)p->n_strips;
+    uint32_t s, first;
+    while ((first = bni_atomic_add(&j->next, BNI_PLANE_CHUNK)) < n_strips) {
+        const uint32_t last = first + BNI_PLANE_CHUNK < n_strips ? first + BNI_PLANE_CHUNK : n_strips;
+        const uint64_t row = 16 * (uint64_t)first, n_rows = last < n_strips ? 16 * BNI_PLANE_CHUNK : t->n_rows - row;
+        for (s = first; s < last; s++)
+            bni_plane_pack(p, j->model->kernels, t->type, t->data, (size_t)t->row_bytes, (int)t->n_rows, j->model->hp.n_embd,
+                           (int)s, j->values + (size_t)index * (size_t)p->n_cols);
+        if (j->model->source.mapped)
+            bni_map_sparse(t->data + row * t->row_bytes, n_rows * t->row_bytes);
+    }
 }
 
-/* Fills the plane; where a row's length is not finite there is none, and the full head will tell the tale. The file's
-   pages go back: from now on a token reads a few rows of them. */
+/* Fills the plane; where a row's length is not finite there is none, and the full head will tell the tale. */
 static bitnet_result bni_load_plane(bitnet_model *m, bni_loader *l, bitnet_error *err)
 {
     bni_plane *p = &m->plane;
@@ -8394,8 +8451,6 @@ static bitnet_result bni_load_plane(bitnet_model *m, bni_loader *l, bitnet_error
             p->strips = NULL;
         p->longest = p->length[r] > p->longest ? p->length[r] : p->longest;
     }
-    if (m->source.mapped)
-        bni_map_sparse(m->output.data, m->output.n_rows * m->output.row_bytes);
     return bni_loader_advance(l, (uint64_t)p->n_strips * 16 * (uint64_t)p->n_cols, err);
 }
 

@@ -43,9 +43,9 @@ static uint16_t half(double v)
     return best;
 }
 
-static void make_table(table *t, int kind, int n_rows, int n)
+static void make_table(table *t, const bni_kernels *kernels, int kind, int n_rows, int n)
 {
-    float *values = (float *)malloc((size_t)bni_pad16(n) * 4);
+    float *values = (float *)aligned_alloc(64, ((size_t)bni_pad16(n) * 4 + 63) / 64 * 64);
     size_t padded = (size_t)bni_pad16(n_rows);
     int r, i, s;
     t->n_rows = n_rows;
@@ -70,7 +70,7 @@ static void make_table(table *t, int kind, int n_rows, int n)
     t->plane.error = (float *)malloc(padded * 4);
     t->plane.length = (float *)malloc(padded * 4);
     for (s = 0; s < t->plane.n_strips; s++)
-        bni_plane_pack(&t->plane, BNI_TYPE_F16, (const uint8_t *)t->rows, (size_t)n * 2, n_rows, n, s, values);
+        bni_plane_pack(&t->plane, kernels, BNI_TYPE_F16, (const uint8_t *)t->rows, (size_t)n * 2, n_rows, n, s, values);
     for (r = 0; r < n_rows; r++) if (t->plane.length[r] > t->plane.longest) t->plane.longest = t->plane.length[r];
     free(values);
 }
@@ -162,7 +162,7 @@ static void check_pieces(void)
         for (shape = 0; shape < 5; shape++) {
             table t;
             float *x;
-            make_table(&t, kind, shapes[shape][0], shapes[shape][1]);
+            make_table(&t, kernels, kind, shapes[shape][0], shapes[shape][1]);
             x = (float *)aligned_alloc(64, ((size_t)t.n_pad * 4 + 63) / 64 * 64);
             for (state = 0; state < N_STATES; state++)
                 for (i = 0; i < (fast ? 2 : state < 2 ? 60 : 10); i++) {

@@ -717,6 +717,7 @@ static void parse(arguments *a, int argc, char **argv)
         {"--kernels", CLI_STRINGS, &a->kernels, "NAME,...", "kernel sets to test; all: each that this CPU runs", 0, 0},
         {"--list-kernels", CLI_LIST_KERNELS, NULL, NULL, "print the kernel sets this CPU runs, and end", 0, 0},
         {"--layout", CLI_STRING, &a->model.layout, "auto|r16|t5", "weights in memory at 2 or 1.6 bits", 0, 0},
+        {"--head", CLI_STRING, &a->model.head, "auto|full|two-pass", "output matrix: two-pass reads half as much", 0, 0},
         {"--i2s-layout", CLI_STRING, &a->model.i2s_layout, "A|B|C|D", "bit order of I2_S tensors", 0, 0},
         {"--no-mmap", CLI_FLAG, &a->model.no_mmap, NULL, "read the model into memory instead of mapping it", 0, 0},
         {"--mlock", CLI_FLAG, &a->model.mlock, NULL, "keep the model from being swapped out", 0, 0},
