@@ -382,11 +382,11 @@ static void record_limits(records *r, const bench *b, const test *t)
     record_number(r, "bytes_per_token", t->bytes_per_token, 0);
     record_number(r, "gb_per_s", gb_per_s(t), 3);
     record_number(r, "read_gb_per_s", median(&t->read), 3);
-    record_number(r, "read_share", read_share(t), 4);
-    record_number(r, "ternary_tops", tops(b, t), 4);
+    record_number(r, "read_share", read_share(t), 6);
+    record_number(r, "ternary_tops", tops(b, t), 9);
     record_text(r, "unit", t->u ? t->u->name : "");
-    record_number(r, "peak_tops", median(&t->peak), 4);
-    record_number(r, "peak_share", peak_share(b, t), 4);
+    record_number(r, "peak_tops", median(&t->peak), 6);
+    record_number(r, "peak_share", peak_share(b, t), 6);
     record_number(r, "load_ns", b->load_seconds * 1e9, 0);
     record_number(r, "warm_load_ns", median(&b->loads) * 1e9, 0);
     record_number(r, "loading_peak_bytes", (double)b->loaded.peak, 0);
@@ -397,7 +397,7 @@ static void record_limits(records *r, const bench *b, const test *t)
     record_samples(r, "samples_ts", &t->ts, 6);
     record_samples(r, "samples_one_ns", &t->one_ns, 0);
     record_samples(r, "samples_read_gb_per_s", &t->read, 3);
-    record_samples(r, "samples_peak_tops", &t->peak, 4);
+    record_samples(r, "samples_peak_tops", &t->peak, 6);
 }
 
 static void print_row(printer *p, const bench *b, const test *t)
@@ -626,6 +626,15 @@ static void make_plan(const arguments *a, plan *p)
     if (a->format[0] == 's' && p->n_threads > 1) cli_usage("-o svg: a picture is of one number of threads (-t)");
 }
 
+/* what: the subject of the picture. */
+static void make_title(printer *out, const plan *p, const char *what)
+{
+    char cpu[120];
+    cpu_name(cpu, sizeof cpu);
+    snprintf(out->roof.title, sizeof out->roof.title, "%.70s, %d thread%s: %.70s", cpu[0] ? cpu : "a CPU", p->threads[0],
+             p->threads[0] == 1 ? "" : "s", what);
+}
+
 /* --matmul: no model. Returns 0 after Ctrl-C. */
 static int run_matmul(bench *b, const arguments *a, const plan *p, const variant *variants, int n_variants, printer *out)
 {
@@ -637,6 +646,7 @@ static int run_matmul(bench *b, const arguments *a, const plan *p, const variant
     for (i = 0; !a->kernels.n && n < MAX_NAMES && (name = bitnet_kernels_name(i, &usable)) != NULL; i++)
         if (usable && strcmp(name, "scalar") != 0) names[n++] = name;
     if (n == 0) names[n++] = "scalar";
+    make_title(out, p, "ternary products of a layer, by tokens of a pass");
     m.l = b->limits;
     m.records = &out->records;
     m.roof = &out->roof;
@@ -661,11 +671,15 @@ static int run_models(bench *b, arguments *a, const plan *p, const variant *vari
 {
     bitnet_error err;
     bitnet_model_desc desc;
+    bitnet_model_info info;
+    char label[80];
     int i, k, whole = 1;
     memset(&err, 0, sizeof err);
     memset(&desc, 0, sizeof desc);
     desc.path = a->models.item[0];                       /* a file that can't be opened gets no table */
-    if (bitnet_model_probe(&desc, NULL, &err) != BITNET_OK) cli_fail_with(desc.path, &err);
+    if (bitnet_model_probe(&desc, &info, &err) != BITNET_OK) cli_fail_with(desc.path, &err);
+    model_label(label, sizeof label, &info);
+    make_title(out, p, label);
     if (out->format == 'm') markdown_header(out);
     for (i = 0; i < a->models.n && whole; i++)
         for (k = 0; k < n_variants && whole; k++)
@@ -743,18 +757,14 @@ int main(int argc, char **argv)
     static printer out;
     static name_list kernels, layouts;
     static variant variants[MAX_NAMES * MAX_NAMES];
-    char cpu[120];
     int n_variants, whole, status;
     parse(&a, argc, argv);
     make_plan(&a, &p);
     n_variants = make_variants(&a, &kernels, &layouts, variants);
-    cpu_name(cpu, sizeof cpu);
     out.format = out.records.format = a.format[0];
     out.show_batch = a.batch_given;
     out.show_kernels = a.kernels.n + a.layouts.n > 0;
     out.show_parallel = a.parallel.n > 0;
-    snprintf(out.roof.title, sizeof out.roof.title, "%.100s, %d thread%s: ternary products", cpu, p.threads[0],
-             p.threads[0] == 1 ? "" : "s");
     b.args = &a;
     b.limits = &l;
     l.off = a.no_read;

@@ -231,10 +231,10 @@ static void product_print(matmul_bench *m, const product_row *r)
     record_number(out, "p25_ms", r->p25, 6);
     record_number(out, "p75_ms", r->p75, 6);
     record_number(out, "bytes", r->bytes, 0);
-    record_number(out, "gb_per_s", gb_of(r), 3);
-    record_number(out, "read_share", r->read_share, 4);
-    record_number(out, "tops", tops_of(r), 4);
-    record_number(out, "peak_share", r->peak_share, 4);
+    record_number(out, "gb_per_s", gb_of(r), 6);
+    record_number(out, "read_share", r->read_share, 6);
+    record_number(out, "tops", tops_of(r), 6);
+    record_number(out, "peak_share", r->peak_share, 6);
     record_end(out);
 }
 

@@ -34,7 +34,8 @@ static void roofline_add(roofline *r, const char *series, const char *label, dou
 
 /* ---------------------------------------------------------------------------------------------- geometry */
 
-enum { SVG_WIDTH = 980, SVG_LEFT = 76, SVG_RIGHT = 740, SVG_TOP = 56, SVG_BOTTOM = 500, SVG_TEXT = 12, SVG_COLUMN = 160 };
+enum { SVG_WIDTH = 980, SVG_LEFT = 76, SVG_RIGHT = 740, SVG_TOP = 56, SVG_BOTTOM = 500, SVG_TEXT = 12, SVG_LETTER = 7,
+       SVG_COLUMN = 160 };
 
 typedef struct svg_box { double x0, y0, x1, y1; } svg_box;
 
@@ -169,17 +170,19 @@ static void svg_axes(const svg *s)
              "operations for each byte read from memory (a multiplication and an addition are two)");
 }
 
-/* The slope of reading, up to the highest level, with its name in the empty space above it. */
-static void svg_slope(const svg *s)
+/* The slope of reading, with its name in the empty space left of its upper end. */
+static void svg_slope(svg *s)
 {
     const double top = pow(10, s->y1), from = pow(10, s->x0), right = pow(10, s->x1);
     const double low = pow(10, s->y0), x0 = from > low / s->read ? from : low / s->read;
-    const double x1 = right < top / s->read ? right : top / s->read, at = sqrt(x0 * x1) * 1.5;
+    const double x1 = right < top / s->read ? right : top / s->read, at = x1 / 2;
     char text[64];
-    if (s->read <= 0 || x0 >= x1) return;
+    if (s->read <= 0 || at <= x0) return;
     svg_line(svg_x(s, x0), svg_y(s, x0 * s->read), svg_x(s, x1), svg_y(s, x1 * s->read), "#000000", 1.5);
     snprintf(text, sizeof text, "read %.1f GB/s", s->read * 1e-9);
     svg_text(svg_x(s, at) - 12, svg_y(s, at * s->read), "end", "#000000", 0, text);
+    svg_take(s, svg_x(s, at) - 12 - SVG_LETTER * (double)strlen(text), svg_y(s, at * s->read) - SVG_TEXT, svg_x(s, at) - 12,
+             svg_y(s, at * s->read) + 3);
 }
 
 /* The peaks, with their names to the right of the plot, moved apart where they are close. */
@@ -253,7 +256,7 @@ static void svg_labels(svg *s)
                  svg_x(s, s->r->points[i].x) + 5, svg_y(s, s->r->points[i].y) + 5);
     for (i = 0; i < s->r->n; i++) {
         const roof_point *p = &s->r->points[i];
-        const double width = 7.0 * (double)strlen(p->label) + 4;
+        const double width = SVG_LETTER * (double)strlen(p->label) + 4;
         int highest = 1;
         for (k = 0; k < s->r->n; k++)
             if (strcmp(s->r->points[k].label, p->label) == 0 && (s->r->points[k].y > p->y ||
