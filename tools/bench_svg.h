@@ -21,10 +21,12 @@ typedef struct roofline {
     int n;
 } roofline;
 
+/* Points are kept from left to right, for the lines between them. */
 static void roofline_add(roofline *r, const char *series, const char *label, double x, double y)
 {
     roof_point *p = &r->points[r->n];
     if (r->n == MAX_POINTS || !(x > 0) || !(y > 0)) return;
+    for (; p > r->points && p[-1].x > x; p--) *p = p[-1];
     snprintf(p->series, sizeof p->series, "%s", series);
     snprintf(p->label, sizeof p->label, "%s", label);
     p->x = x;
