@@ -79,19 +79,23 @@ $(BUILD)/text2.txt: $(BUILD)/storygen
 $(BUILD)/held-out.txt: $(BUILD)/storygen
 	$(BUILD)/storygen -n 1000 --seed 2 --held-out --only story -o $@
 
-# Without MODEL= a model with random weights: SHAPE=2b-4t has the size of the published one (1.2 GB of disk).
-SHAPE = small
-BENCH_MODEL = $(if $(filter command,$(origin MODEL)),$(MODEL),$(BUILD)/$(SHAPE).gguf)
+# Without MODEL= a model with random weights of SHAPE, made if it is not there: bench takes the size of the published one
+# (2b-4t, 1.2 GB of disk), slices a small one.
+SHAPE  =
+MODELS = $(sort $(addprefix $(BUILD)/,$(addsuffix .gguf,2b-4t small $(SHAPE))))
+BENCH_MODEL = $(if $(filter command,$(origin MODEL)),$(MODEL),$(BUILD)/$(or $(SHAPE),$1).gguf)
 
-bench: $(BUILD)/bench $(BENCH_MODEL)
-	$(BUILD)/bench -m '$(BENCH_MODEL)'
+# A few minutes: a model, then the ternary products alone, as shares of what this machine allows.
+bench: $(BUILD)/bench $(call BENCH_MODEL,2b-4t)
+	$(BUILD)/bench -m '$(call BENCH_MODEL,2b-4t)' -p 512 -n 32 -npl 1,4,16 -r 3 --loads 3
+	$(BUILD)/bench --matmul -p 1,8,512 -r 5
 
 # How well bitnet_step keeps its time budget, beside a control loop of equal slices.
-slices: $(BUILD)/slices $(BENCH_MODEL)
-	$(BUILD)/slices '$(BENCH_MODEL)'
+slices: $(BUILD)/slices $(call BENCH_MODEL,small)
+	$(BUILD)/slices '$(call BENCH_MODEL,small)'
 
-$(BUILD)/$(SHAPE).gguf: $(BUILD)/synth
-	$(BUILD)/synth --shape $(SHAPE) --seed 1 -o $@
+$(MODELS): $(BUILD)/%.gguf: | $(BUILD)/synth
+	$(BUILD)/synth --shape $* --seed 1 -o $@
 
 # ------------------------------------------------------------------------------------------------- testing
 
@@ -189,8 +193,8 @@ help:
 	@echo "make test-valgrind    the C tests under valgrind"
 	@echo "make test-all         all of the above"
 	@echo "make fuzz             hostile input for FUZZ_SECONDS=60 each (clang)"
-	@echo "make bench            measure speed; MODEL=file.gguf, else a random model of SHAPE=small (2b-4t, ...)"
-	@echo "make slices           how well bitnet_step keeps its budget; MODEL= and SHAPE= as for bench"
+	@echo "make bench            measure speed; MODEL=file.gguf, else a random model of SHAPE=2b-4t (1.2 GB in build/)"
+	@echo "make slices           how well bitnet_step keeps its budget; MODEL=file.gguf, else one of SHAPE=small"
 	@echo "make size             lines and comments of bitnet.h by section, bytes of code"
 	@echo "make golden           write the expected logits hashes of tests/golden.txt anew"
 	@echo "make install          copy bitnet.h to PREFIX/include (PREFIX=/usr/local)"

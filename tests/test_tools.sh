@@ -268,7 +268,8 @@ n_kernels=$(wc -w <<<"$kernels" | tr -d ' ')
 equal "bench --kernels all: a row for each" \
     "$(count "$("$bench" -m tiny.gguf -p 4 -n 0 -r 1 --no-read --kernels all)")" "$n_kernels"
 equal "bench --list-kernels" "$("$bench" --list-kernels 2>/dev/null)" "$kernels"
-"$bench" -m tiny.gguf -p 4 -n 2 -r 3 -o json >out.json 2>/dev/null
+small=(--buffer 4)
+"$bench" -m tiny.gguf -p 4 -n 2 -r 3 -o json "${small[@]}" >out.json 2>/dev/null
 valid_json "bench -o json is JSON" out.json
 matches "bench -o json: the bandwidth was measured" "$(cat out.json)" '"read_gb_per_s": [0-9]*[1-9]'
 if [ -n "$python" ]; then
@@ -277,6 +278,24 @@ import json
 t = json.load(open("out.json"))
 assert len(t) == 2 and all(len(x["samples_ts"]) == 3 and x["avg_ts"] > 0 for x in t)
 assert t[0]["n_prompt"] == 4 and t[0]["n_gen"] == 0 and t[1]["n_prompt"] == 0 and t[1]["n_gen"] == 2'
+    holds "bench -o json: shares are ratios of the medians, limits stand before each repetition and after the last" python3 -c '
+import json, statistics
+for t in json.load(open("out.json")):
+    assert len(t["samples_read_gb_per_s"]) == 4
+    read = statistics.median(t["samples_read_gb_per_s"])
+    assert abs(t["read_share"] * read / t["gb_per_s"] - 1) < 0.01
+    assert abs(t["gb_per_s"] * 1e9 / (t["bytes_per_token"] * t["median_ts"]) - 1) < 0.01
+    assert t["loaded_bytes"] > 0 and t["loading_peak_bytes"] >= t["loaded_bytes"] > t["loaded_file_bytes"]
+    if t["unit"]:
+        assert len(t["samples_peak_tops"]) == 4
+        peak = statistics.median(t["samples_peak_tops"])
+        assert peak > 0 and abs(t["peak_share"] * peak / t["ternary_tops"] - 1) < 0.01'
+    # two operations for each ternary weight: embd * (2 heads + 2 kv heads) * head_dim and 3 * embd * ff, in each layer
+    ternary=$(($(number n_layer) * $(number n_embd) * (2 * ($(number n_head) + $(number n_head_kv)) * $(number head_dim) + 3 * $(number n_ff))))
+    holds "bench -o json: operations of the ternary products" python3 -c '
+import json, sys
+for t in json.load(open("out.json")):
+    assert abs(t["ternary_tops"] * 1e12 / (2 * int(sys.argv[1]) * t["median_ts"]) - 1) < 0.02, t' "$ternary"
     "$bench" -m tiny.gguf "${quick[@]}" -o csv >out.csv 2>/dev/null
     holds "bench -o csv: rows as long as the heading" python3 -c '
 import csv
@@ -285,9 +304,109 @@ assert len(rows) == 3 and len(rows[0]) == len(rows[1]) == len(rows[2])'
 else
     skip "bench -o json and -o csv in detail: no python3"
 fi
+
+table=$("$bench" -m tiny.gguf -p 0 -n 4 -npl 1,3 -d 0,8 -r 2 --loads 2 "${small[@]}")
+matches "bench -npl: a row for one sequence" "$table" '\| +tg4 \| .* % \| +\|$'
+matches "bench -npl: and for three, with the cost of a pass" "$table" '\| +tg4@b3 @ d8 \| .* [0-9]+\.[0-9]+ x \|$'
+equal "bench -npl: two depths, two numbers of sequences" "$(count "$table")" 4
+matches "bench: the bandwidth below the table" "$table" '^read bandwidth, [0-9]+ threads?: [0-9.]+ / .* GB/s '
+matches "bench --loads: load times with a warm cache" "$table" '^load again, .*\(min / median / max of 2\)'
+matches "bench: memory" "$table" '^memory while loading: at most .*, of which pages of files '
+if [ -n "$python" ]; then
+    "$bench" -m tiny.gguf -p 0 -n 4 -npl 1,16 -r 3 --no-read -o json >out.json 2>/dev/null
+    holds "bench -npl -o json: all sequences count, a pass costs what the times say" python3 -c '
+import json, statistics
+one, many = json.load(open("out.json"))
+assert one["n_parallel"] == 1 and one["step_cost"] == 0 and one["samples_one_ns"] == []
+assert many["n_parallel"] == 16 and len(many["samples_one_ns"]) == 3
+ns = statistics.median(many["samples_ns"])
+assert abs(many["median_ts"] * ns / (4 * 16 * 1e9) - 1) < 0.01
+assert abs(many["step_cost"] * statistics.median(many["samples_one_ns"]) / ns - 1) < 0.01
+assert many["bytes_per_token"] < one["bytes_per_token"] and many["read_share"] == 0 and many["peak_share"] == 0'
+fi
+equal "bench --layout all: a row for each" "$(count "$("$bench" -m tiny.gguf -p 4 -n 0 -r 1 --no-read --layout all)")" 2
+
+# The products alone. Plain C is left out unless it is named or all there is.
+table=$("$bench" --matmul -p 1,9 -r 2 -t 1 "${small[@]}")
+matches "bench --matmul: the columns" "$table" '^\| kernels +\| layout \| threads \| +matrix \| tokens \| +ms \| .*of read \| .*of peak \|'
+rows=$(grep -Ec '\| +([0-9]+x[0-9]+|layer) \|' <<<"$table")
+sets=$("$bench" --matmul -p 1 -r 1 -t 1 --no-read "${small[@]}" | grep -c '| *layer |')
+equal "bench --matmul: four matrices and their sum, for each product and number of tokens" "$rows" $((sets * 2 * 5))
+matches "bench --matmul --kernels scalar" "$("$bench" --matmul --kernels scalar -p 1 -r 1 -t 2 --no-read "${small[@]}")" \
+    '^\| scalar +\| r16 +\| +2 \| +2560x6912 \| +1 \|'
+if [ -n "$python" ]; then
+    "$bench" --matmul -p 1,9 -r 2 -t 1 "${small[@]}" -o json >out.json 2>/dev/null
+    holds "bench --matmul -o json: the figures belong together" python3 -c '
+import json, sys
+rows = json.load(open("out.json"))
+assert len(rows) == int(sys.argv[1])
+for r in rows:
+    assert r["median_ms"] > 0 and r["read_share"] > 0 and (r["peak_share"] > 0) == (r["unit"] != "")
+    assert abs(r["gb_per_s"] * r["median_ms"] / (r["bytes"] * 1e-6) - 1) < 0.2       # small numbers are cut
+    if r["matrix"] != "layer":
+        m, n = map(int, r["matrix"].split("x"))
+        bits = {"r16": 2, "t5": 1.6}[r["layout"]]
+        assert abs(r["bytes"] * 8 / (m * n * bits) - 1) < 0.01 and r["p25_ms"] <= r["median_ms"] <= r["p75_ms"]' "$rows"
+    for mode in "--matmul -t 1" "-m tiny.gguf -n 2 -t 1"; do
+        # shellcheck disable=SC2086
+        "$bench" $mode -p 1,9 -r 1 --no-read "${small[@]}" -o csv >out.csv 2>/dev/null
+        holds "bench ${mode%% *} -o csv: rows as long as the heading" python3 -c '
+import csv
+rows = list(csv.reader(open("out.csv")))
+assert len(rows) > 3 and {len(r) for r in rows} == {len(rows[0])} and len(set(rows[0])) == len(rows[0])'
+    done
+fi
+for mode in "--matmul -p 1,9" "-m tiny.gguf -p 8 -n 2 -npl 1,2"; do
+    # shellcheck disable=SC2086
+    "$bench" $mode -r 1 -t 1 "${small[@]}" --kernels all -o svg >out.svg 2>/dev/null
+    if command -v xmllint >/dev/null; then holds "bench ${mode%% *} -o svg is XML" xmllint --noout --nonet out.svg
+    elif [ -n "$python" ]; then holds "bench ${mode%% *} -o svg is XML" python3 -c 'import xml.dom.minidom as m; m.parse("out.svg")'
+    else skip "bench ${mode%% *} -o svg is XML: neither xmllint nor python3"; fi
+    equal "bench ${mode%% *} -o svg: no script, nothing from outside, only numbers" \
+        "$(grep -Eci '<script|href|url\(|@import|nan|[^a-z]inf[^a-z]' out.svg)" 0
+    matches "bench ${mode%% *} -o svg: reading is a line" "$(cat out.svg)" '>read [0-9.]+ GB/s</text>'
+    for name in $kernels; do
+        matches "bench ${mode%% *} -o svg: $name has points" "$(cat out.svg)" "<title>$name (r16|t5), [^<]*: [0-9.e+]+ GOPS</title>"
+    done
+    if [ -n "$python" ]; then
+        holds "bench ${mode%% *} -o svg: no label on another, none outside" python3 -c '
+import re
+svg = open("out.svg").read()
+width, height = map(int, re.search(r"width=\"(\d+)\" height=\"(\d+)\"", svg).groups())
+boxes = []
+for x, y, place, text in re.findall(r"<text x=\"([^\"]*)\" y=\"([^\"]*)\" text-anchor=\"(\w+)\"[^>]*>([^<]*)<", svg):
+    x, y, w = float(x), float(y), 6.5 * len(text)
+    x -= {"start": 0, "middle": w / 2, "end": w}[place]
+    assert 0 <= x and x + w <= width and 10 <= y <= height, text
+    for other, a, b, c in boxes:
+        assert x >= a + c or a >= x + w or abs(y - b) >= 11, (text, other)
+    boxes.append((text, x, y, w))
+assert len(boxes) > 10'
+    else
+        skip "bench ${mode%% *} -o svg in detail: no python3"
+    fi
+done
+
 exits "bench -o xml: exit 2" 2 "xml" "$bench" -m tiny.gguf -o xml
 exits "bench -t x: exit 2" 2 "'x'" "$bench" -m tiny.gguf -t x
 exits "bench, unknown kernels: exit 2" 2 "nonsense" "$bench" -m tiny.gguf --kernels nonsense
+exits "bench, no kernels: exit 2" 2 "kernel" "$bench" -m tiny.gguf --kernels ""
+exits "bench --layout r17: exit 2" 2 "r17" "$bench" -m tiny.gguf --layout r16,r17
+exits "bench -npl, an empty list: exit 2" 2 "-npl" "$bench" -m tiny.gguf -npl ""
+exits "bench -npl 0: exit 2" 2 "-npl" "$bench" -m tiny.gguf -npl 1,0
+exits "bench -npl 65: exit 2" 2 "-npl" "$bench" -m tiny.gguf -npl 65
+exits "bench -n -1: exit 2" 2 "'-1'" "$bench" -m tiny.gguf -n -1
+exits "bench -p 99999999999: exit 2" 2 "99999999999" "$bench" -m tiny.gguf -p 99999999999
+exits "bench -p 1,: exit 2" 2 "-p" "$bench" -m tiny.gguf -p 1,
+exits "bench -p, 33 values: exit 2" 2 "32" "$bench" -m tiny.gguf -p "$(seq -s, 33)"
+exits "bench -r 0: exit 2" 2 "-r" "$bench" -m tiny.gguf -r 0
+exits "bench --loads -1: exit 2" 2 "--loads" "$bench" -m tiny.gguf --loads -1
+exits "bench --buffer 0: exit 2" 2 "--buffer" "$bench" -m tiny.gguf --buffer 0
+exits "bench -o svg, two numbers of threads: exit 2" 2 "svg" "$bench" -m tiny.gguf -o svg -t 1,2
+exits "bench --matmul with a model: exit 2" 2 "--matmul" "$bench" --matmul -m tiny.gguf
+exits "bench --matmul -n: exit 2" 2 "--matmul" "$bench" --matmul -n 4
+exits "bench --matmul -p 5000: exit 2" 2 "5000" "$bench" --matmul -p 5000
+exits "bench --matmul, a layout without kernels: exit 2" 2 "t5" "$bench" --matmul --kernels scalar --layout t5
 "$bench" -m tiny.gguf -p 0 -n 64 -r 1000 --no-read >interrupted.txt 2>stderr.txt &
 pid=$!
 sleep 1
