@@ -7483,7 +7483,7 @@ BNI_INLINE int bni_plane_may_win(const bni_plane *p, const bni_goal *goal, float
 #define BNI_MAX_VOCAB (1 << 24)      /* published models have up to 256 Ki */
 #define BNI_MAX_CTX (1 << 24)        /* positions; exact in a float, and sums of them in an int */
 #define BNI_MAX_THREADS 256          /* the pool counts jobs in 16 bits (>>threads) */
-#define BNI_MAX_HEADER (256u << 20)  /* header bytes looked at: holes in a file are free; real ones have under 32 MiB */
+#define BNI_MAX_HEADER (64u << 20)   /* header bytes looked at: holes in a file are free; real ones have under 32 MiB */
 
 /* The widths a tensor can have, the matrices of a layer after stacking, the norms of a layer: indices of the tables
    below, of hparams.dim, layer.linear and layer.norm. */
