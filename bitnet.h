@@ -585,6 +585,12 @@ BITNET_API const char *bitnet_version(void);
 #if defined(__GNUC__) && !defined(BITNET_NO_SIMD) && (defined(__x86_64__) || defined(__i386__))
   #include <immintrin.h>             /* before the pragmas: under them gcc -m32 can't read it */
 #endif
+#if defined(__GNUC__) && !defined(BITNET_NO_SIMD) && defined(__aarch64__)
+  #include <arm_neon.h>
+  #if defined(__linux__)
+    #include <sys/auxv.h>
+  #endif
+#endif
 
 /* Same bits everywhere needs plain IEEE arithmetic: no fused multiply-add that the source does not ask for, no
    re-association, no x87. The host may compile with -ffast-math; these pragmas take it back for this file (the
@@ -3037,7 +3043,7 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
        bni_vf_negate                  the sign bit turned
        bni_vf_keep(a, n, other)       lanes 0 .. n-1 of a, other's from n on; any n, also below 0 and above 16
        bni_vf_sum highest             the lanes folded by halves, 8 onto 8, 4 onto 4, 2 onto 2, 1 onto 1
-       bni_vf_round                   nearest int32, halves to even; too large or NaN: INT32_MIN
+       bni_vf_round                   nearest int32, halves to even; of |a| < 2^31, so kernels clamp first
        bni_vf_power2(e)               2^(e - 127), 1 <= e <= 254
        bni_vf_magnitude               the bits without the sign, as integers
        bni_vf_from_int f16 bf16       converted, exactly or rounded to even
@@ -3045,10 +3051,11 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
        bni_vi_load store set          16 int32 at p; one in every lane
        bni_vi_add sub and or max      lane by lane, signed
        bni_vi_shr shl(a, n)           every lane by n bits, zeros come in
-       bni_vi_pairs(acc, a, b)        acc + a.lo * b.lo + a.hi * b.hi of the int16 halves of each lane
+       bni_vp_zero add sum            bni_vp, sums of products under way: none; (acc, a, b), acc + a.lo * b.lo + a.hi * b.hi of
+                                      the int16 halves of each lane; as bni_vi. They wrap around
        bni_vi_sum highest             over the lanes
        bni_vi_from_i8 u8              16 bytes at p, widened
-       bni_vi_to_i8 i16               narrowed with saturation, lane 0 first
+       bni_vi_to_i8 i16               narrowed with saturation, lane 0 first, to the 16 at p
 
    A new instruction set: a block here with these names, a matrix product in >>kernels, an entry in >>dispatch. */
 
@@ -3086,17 +3093,37 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
 #define bni_vi_max BNI_FN(bni_vi_max)
 #define bni_vi_shr BNI_FN(bni_vi_shr)
 #define bni_vi_shl BNI_FN(bni_vi_shl)
-#define bni_vi_pairs BNI_FN(bni_vi_pairs)
+#define bni_vp BNI_FN(bni_vp)
+#define bni_vp_zero BNI_FN(bni_vp_zero)
+#define bni_vp_add BNI_FN(bni_vp_add)
+#define bni_vp_sum BNI_FN(bni_vp_sum)
 #define bni_vi_sum BNI_FN(bni_vi_sum)
 #define bni_vi_highest BNI_FN(bni_vi_highest)
+#define bni_round4 BNI_FN(bni_round4)
+#define bni_float4 BNI_FN(bni_float4)
+#define bni_from_f16_4 BNI_FN(bni_from_f16_4)
+#define bni_from_u16_4 BNI_FN(bni_from_u16_4)
 #define bni_vi_from_i8 BNI_FN(bni_vi_from_i8)
 #define bni_vi_from_u8 BNI_FN(bni_vi_from_u8)
 #define bni_vi_to_i8 BNI_FN(bni_vi_to_i8)
 #define bni_vi_to_i16 BNI_FN(bni_vi_to_i16)
 
-/* The target of this pass, up to the end of >>kernels. AVX-VNNI's two instructions are written in asm. */
+/* Some passes add ternary products to the set of another, no more. */
+#if BNI_ISA == BNI_ISA_AVX512VBMI || BNI_ISA == BNI_ISA_DOTPROD || BNI_ISA == BNI_ISA_I8MM
+  #define BNI_WHOLE 0
+#else
+  #define BNI_WHOLE 1
+#endif
+
+/* The target of this pass, up to the end of >>kernels; NEON and WebAssembly have that of the build. AVX-VNNI's two
+   instructions and those of dotprod and i8mm are written in asm. */
 #if defined(__clang__)
-  #if BNI_ISA == BNI_ISA_SSSE3
+  #if BNI_ISA == BNI_ISA_NEON || BNI_ISA == BNI_ISA_WASM
+  #elif BNI_ISA == BNI_ISA_DOTPROD
+    #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+  #elif BNI_ISA == BNI_ISA_I8MM
+    #pragma clang attribute push(__attribute__((target("dotprod,i8mm"))), apply_to = function)
+  #elif BNI_ISA == BNI_ISA_SSSE3
     #pragma clang attribute push(__attribute__((target("ssse3"))), apply_to = function)
   #elif BNI_ISA <= BNI_ISA_AVXVNNI
     #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
@@ -3112,7 +3139,12 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
   #ifdef BNI_UNOPTIMISED
     #pragma GCC optimize("O3")
   #endif
-  #if BNI_ISA == BNI_ISA_SSSE3
+  #if BNI_ISA == BNI_ISA_DOTPROD
+    #pragma GCC target("+dotprod")
+  #elif BNI_ISA == BNI_ISA_I8MM
+    #pragma GCC target("+dotprod+i8mm")
+  #elif BNI_ISA >= BNI_ISA_NEON
+  #elif BNI_ISA == BNI_ISA_SSSE3
     #pragma GCC target("ssse3")
   #elif BNI_ISA <= BNI_ISA_AVXVNNI
     #pragma GCC target("avx2,f16c")
@@ -3129,7 +3161,11 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
 /* Full unrolling, so that small arrays of vectors become registers. */
 #if defined(__clang__)
   #define BNI_UNROLL _Pragma("clang loop unroll(full)")
-  #if BNI_ISA >= BNI_ISA_AVX512
+  #if BNI_ISA == BNI_ISA_WASM
+    #define BNI_VSETTLE(x) ((void)0)
+  #elif BNI_ISA >= BNI_ISA_NEON
+    #define BNI_VSETTLE(x) __asm__("" : "+w"(x))
+  #elif BNI_ISA >= BNI_ISA_AVX512
     #define BNI_VSETTLE(x) __asm__("" : "+v"(x))
   #else
     #define BNI_VSETTLE(x) __asm__("" : "+x"(x))
@@ -3143,8 +3179,97 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
    inlines them, and the constant becomes a variable. */
 #define BNI_APART __asm__ __volatile__("")
 
-#if BNI_ISA != BNI_ISA_AVX512VBMI   /* which adds ternary products to AVX-512's set, no more */
+#if BNI_ISA >= BNI_ISA_NEON
+/* ------------------------------------------------------------- registers of 16 bytes, NEON and WebAssembly
+   Four registers, lanes 0-3 to 12-15. Written with the compiler's own vectors and operators; intrinsics where there is
+   no operator. BNI_EACH(x) is x once for every register, with i its number, a constant. */
 
+#define BNI_PARTS 4
+#define BNI_LANES 4
+#define BNI_EACH(x) { enum { i = 0 }; x; } { enum { i = 1 }; x; } { enum { i = 2 }; x; } { enum { i = 3 }; x; }
+#define bni_pf BNI_FN(bni_pf)
+#define bni_pi BNI_FN(bni_pi)
+#define bni_pu BNI_FN(bni_pu)
+#define bni_pi_any BNI_FN(bni_pi_any)
+typedef float bni_pf __attribute__((vector_size(16)));
+typedef int32_t bni_pi __attribute__((vector_size(16)));
+typedef uint32_t bni_pu __attribute__((vector_size(16)));
+typedef int32_t bni_pi_any __attribute__((vector_size(16), aligned(1), may_alias));     /* at any address */
+#define BNI_LOADI(p) (*(const bni_pi_any *)(const void *)(p))
+#define BNI_STOREI(p, a) (*(bni_pi_any *)(void *)(p) = (bni_pi)(a))
+#define BNI_ADD(a, b) ((bni_pi)((bni_pu)(a) + (bni_pu)(b)))          /* wraps around */
+#define BNI_SHR(a, n) ((bni_pi)((bni_pu)(a) >> (uint32_t)(n)))
+#define BNI_BYTES(b) BNI_SPLAT((b) * 0x01010101)
+#define BNI_SPLAT(x) ((bni_pi)vdupq_n_s32(x))
+#define BNI_EVEN(a, b) ((bni_pi)vuzp1q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#define BNI_ODD(a, b) ((bni_pi)vuzp2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#define BNI_ZIP_LOW(a, b) ((bni_pi)vzip1q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#define BNI_ZIP_HIGH(a, b) ((bni_pi)vzip2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#endif /* NEON, WebAssembly */
+
+#if BNI_WHOLE
+#if BNI_ISA == BNI_ISA_NEON
+/* What differs between NEON and WebAssembly. */
+typedef struct bni_vf { bni_pf p[4]; } bni_vf;
+typedef struct bni_vi { bni_pi p[4]; } bni_vi;
+typedef struct bni_vp { int32x4_t low[4], high[4]; } bni_vp;     /* the pairs of lanes 0, 1 and 2, 3 not yet added */
+
+BNI_VINLINE float bni_half(const uint8_t *p)
+{
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bni_load_u16(p)))), 0);
+}
+BNI_VINLINE bni_pi bni_round4(bni_pf a) { return (bni_pi)vcvtnq_s32_f32((float32x4_t)a); }
+BNI_VINLINE bni_pf bni_float4(bni_pi a) { return (bni_pf)vcvtq_f32_s32((int32x4_t)a); }
+BNI_VINLINE bni_pf bni_from_f16_4(const uint8_t *p) { return (bni_pf)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+BNI_VINLINE bni_pi bni_from_u16_4(const uint8_t *p) { return (bni_pi)vmovl_u16(vreinterpret_u16_u8(vld1_u8(p))); }
+BNI_VINLINE bni_vp bni_vp_zero(void)
+{
+    bni_vp a;
+    BNI_EACH(a.low[i] = a.high[i] = vdupq_n_s32(0))
+    return a;
+}
+/* asm, because clang 14 sees that the halves of a broadcast are equal, and moves the other operand's upper half down
+   instead of taking smlal2. */
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
+{
+    BNI_EACH(__asm__("smlal %0.4s, %1.4h, %2.4h" : "+w"(acc.low[i]) : "w"(a.p[i]), "w"(b.p[i])))
+    BNI_EACH(__asm__("smlal2 %0.4s, %1.8h, %2.8h" : "+w"(acc.high[i]) : "w"(a.p[i]), "w"(b.p[i])))
+    return acc;
+}
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc)
+{
+    bni_vi a;
+    BNI_EACH(a.p[i] = (bni_pi)vpaddq_s32(acc.low[i], acc.high[i]))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    const int8x16_t bytes = (int8x16_t)BNI_LOADI(p);
+    const int16x8_t a = vmovl_s8(vget_low_s8(bytes)), b = vmovl_high_s8(bytes);
+    bni_vi r;
+    r.p[0] = (bni_pi)vmovl_s16(vget_low_s16(a));
+    r.p[1] = (bni_pi)vmovl_high_s16(a);
+    r.p[2] = (bni_pi)vmovl_s16(vget_low_s16(b));
+    r.p[3] = (bni_pi)vmovl_high_s16(b);
+    return r;
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    const uint8x16_t bytes = (uint8x16_t)BNI_LOADI(p);
+    const uint16x8_t a = vmovl_u8(vget_low_u8(bytes)), b = vmovl_high_u8(bytes);
+    bni_vi r;
+    r.p[0] = (bni_pi)vmovl_u16(vget_low_u16(a));
+    r.p[1] = (bni_pi)vmovl_high_u16(a);
+    r.p[2] = (bni_pi)vmovl_u16(vget_low_u16(b));
+    r.p[3] = (bni_pi)vmovl_high_u16(b);
+    return r;
+}
+/* Eight int32 to int16, sixteen int16 to int8, saturated. */
+#define BNI_NARROW16(a, b) vqmovn_high_s32(vqmovn_s32((int32x4_t)(a)), (int32x4_t)(b))
+#define BNI_NARROW8(a, b) vqmovn_high_s16(vqmovn_s16(a), b)
+#endif /* NEON */
+
+#if BNI_ISA < BNI_ISA_NEON
 /* bni_f16_to_f32, by the instruction where there is one. */
 BNI_VINLINE float bni_half(const uint8_t *p)
 {
@@ -3154,6 +3279,7 @@ BNI_VINLINE float bni_half(const uint8_t *p)
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128((int)bni_load_u16(p))));
 #endif
 }
+#endif
 
 #if BNI_ISA == BNI_ISA_AVX512
 /* ------------------------------------------------------------------------------------------------- AVX-512
@@ -3161,6 +3287,7 @@ BNI_VINLINE float bni_half(const uint8_t *p)
 
 typedef __m512 bni_vf;
 typedef __m512i bni_vi;
+typedef __m512i bni_vp;
 
 BNI_VINLINE bni_vf bni_vf_load(const float *p) { return _mm512_loadu_ps(p); }
 BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { _mm512_storeu_ps(p, a); }
@@ -3233,11 +3360,13 @@ BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n) { return _mm512_srl_epi32(a, _mm_
 BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 /* asm, because gcc 12.2 copies the accumulators of the intrinsic to the stack in every turn of a loop once 16 of them
    are live. */
-BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
 {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
 }
+BNI_VINLINE bni_vp bni_vp_zero(void) { return _mm512_setzero_si512(); }
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc) { return acc; }
 BNI_VINLINE int32_t bni_vi_sum(bni_vi a) { return _mm512_reduce_add_epi32(a); }
 BNI_VINLINE int32_t bni_vi_highest(bni_vi a) { return _mm512_reduce_max_epi32(a); }
 BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
@@ -3248,11 +3377,124 @@ BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a) { return _mm512_cvtsepi32_epi8(a); }
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtsepi32_epi8(a));
+}
 BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16(a));
 }
+
+#elif BNI_ISA >= BNI_ISA_NEON
+/* a where m, b elsewhere. For the smaller of two too: the minimum of NEON is NaN where either is. */
+#define BNI_PICK(m, a, b) (((bni_pi)(a) & (bni_pi)(m)) | ((bni_pi)(b) & ~(bni_pi)(m)))
+
+BNI_VINLINE bni_vf bni_vf_load(const float *p) { bni_vf a; BNI_EACH(a.p[i] = (bni_pf)BNI_LOADI(p + 4 * i)) return a; }
+BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { BNI_EACH(BNI_STOREI(p + 4 * i, a.p[i])) }
+BNI_VINLINE bni_vi bni_vi_load(const void *p) { bni_vi a; BNI_EACH(a.p[i] = BNI_LOADI((const int32_t *)p + 4 * i)) return a; }
+BNI_VINLINE void bni_vi_store(void *p, bni_vi a) { BNI_EACH(BNI_STOREI((int32_t *)p + 4 * i, a.p[i])) }
+BNI_VINLINE bni_vi bni_vi_set(int32_t x) { bni_vi a; BNI_EACH(a.p[i] = BNI_SPLAT(x)) return a; }
+BNI_VINLINE bni_vf bni_vf_set(float x) { bni_vf a; BNI_EACH(a.p[i] = (bni_pf)BNI_SPLAT((int32_t)bni_float_bits(x))) return a; }
+BNI_VINLINE bni_vf bni_vf_add(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] + b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_sub(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] - b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_mul(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] * b.p[i]; BNI_VSETTLE(a.p[i])) return a; }
+BNI_VINLINE bni_vf bni_vf_div(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] / b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_min(bni_vf a, bni_vf b)
+{
+    BNI_EACH(a.p[i] = (bni_pf)BNI_PICK(a.p[i] < b.p[i], a.p[i], b.p[i]))
+    return a;
+}
+BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b)
+{
+    BNI_EACH(a.p[i] = (bni_pf)BNI_PICK(a.p[i] > b.p[i], a.p[i], b.p[i]))
+    return a;
+}
+BNI_VINLINE bni_vf bni_vf_negate(bni_vf a)
+{
+    BNI_EACH(a.p[i] = (bni_pf)((bni_pi)a.p[i] ^ BNI_SPLAT(INT32_MIN)))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { bni_vi r; BNI_EACH(r.p[i] = bni_round4(a.p[i])) return r; }
+BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { bni_vf r; BNI_EACH(r.p[i] = (bni_pf)((bni_pu)e.p[i] << 23u)) return r; }
+BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
+{
+    bni_vi r;
+    BNI_EACH(r.p[i] = (bni_pi)a.p[i] & BNI_SPLAT(INT32_MAX))
+    return r;
+}
+BNI_VINLINE bni_vf bni_vf_from_int(bni_vi a) { bni_vf r; BNI_EACH(r.p[i] = bni_float4(a.p[i])) return r; }
+BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p) { bni_vf r; BNI_EACH(r.p[i] = bni_from_f16_4(p + 8 * i)) return r; }
+BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
+{
+    bni_vf r;
+    BNI_EACH(r.p[i] = (bni_pf)((bni_pu)bni_from_u16_4(p + 8 * i) << 16u))
+    return r;
+}
+BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
+{
+    BNI_EACH(const bni_pi a = BNI_LOADI(p + 8 * i); const bni_pi b = BNI_LOADI(p + 8 * i + 4);
+             even->p[i] = (bni_pf)BNI_EVEN(a, b); odd->p[i] = (bni_pf)BNI_ODD(a, b))
+}
+BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
+{
+    BNI_EACH(BNI_STOREI(p + 8 * i, BNI_ZIP_LOW(even.p[i], odd.p[i]));
+             BNI_STOREI(p + 8 * i + 4, BNI_ZIP_HIGH(even.p[i], odd.p[i])))
+}
+BNI_VINLINE bni_vf bni_vf_keep(bni_vf a, int n, bni_vf other)
+{
+    static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    BNI_EACH(a.p[i] = (bni_pf)BNI_PICK(BNI_SPLAT(n) > BNI_LOADI(lanes + 4 * i), a.p[i], other.p[i]))
+    return a;
+}
+BNI_VINLINE float bni_vf_sum(bni_vf a)
+{
+    const bni_pf c = (a.p[0] + a.p[2]) + (a.p[1] + a.p[3]);
+    return (c[0] + c[2]) + (c[1] + c[3]);
+}
+BNI_VINLINE float bni_vf_highest(bni_vf a)
+{
+    const bni_pf b = (bni_pf)BNI_PICK(a.p[0] > a.p[2], a.p[0], a.p[2]), c = (bni_pf)BNI_PICK(a.p[1] > a.p[3], a.p[1], a.p[3]);
+    const bni_pf d = (bni_pf)BNI_PICK(b > c, b, c);
+    const float e = d[0] > d[2] ? d[0] : d[2], f = d[1] > d[3] ? d[1] : d[3];
+    return e > f ? e : f;
+}
+
+BNI_VINLINE bni_vi bni_vi_add(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = BNI_ADD(a.p[i], b.p[i])) return a; }
+BNI_VINLINE bni_vi bni_vi_sub(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = (bni_pi)((bni_pu)a.p[i] - (bni_pu)b.p[i])) return a; }
+BNI_VINLINE bni_vi bni_vi_and(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = a.p[i] & b.p[i]) return a; }
+BNI_VINLINE bni_vi bni_vi_or(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = a.p[i] | b.p[i]) return a; }
+BNI_VINLINE bni_vi bni_vi_max(bni_vi a, bni_vi b)
+{
+    BNI_EACH(a.p[i] = BNI_PICK(a.p[i] > b.p[i], a.p[i], b.p[i]))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n) { BNI_EACH(a.p[i] = BNI_SHR(a.p[i], n)) return a; }
+BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n) { BNI_EACH(a.p[i] = (bni_pi)((bni_pu)a.p[i] << (uint32_t)n)) return a; }
+BNI_VINLINE int32_t bni_vi_sum(bni_vi a)
+{
+    const bni_pu c = (bni_pu)a.p[0] + (bni_pu)a.p[1] + (bni_pu)a.p[2] + (bni_pu)a.p[3];
+    return (int32_t)(c[0] + c[1] + c[2] + c[3]);
+}
+BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
+{
+    const bni_pi b = BNI_PICK(a.p[0] > a.p[2], a.p[0], a.p[2]), c = BNI_PICK(a.p[1] > a.p[3], a.p[1], a.p[3]);
+    const bni_pi d = BNI_PICK(b > c, b, c);
+    const int32_t e = d[0] > d[2] ? d[0] : d[2], f = d[1] > d[3] ? d[1] : d[3];
+    return e > f ? e : f;
+}
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
+{
+    BNI_STOREI(p, BNI_NARROW8(BNI_NARROW16(a.p[0], a.p[1]), BNI_NARROW16(a.p[2], a.p[3])));
+}
+BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
+{
+    BNI_STOREI(p, BNI_NARROW16(a.p[0], a.p[1]));
+    BNI_STOREI(p + 8, BNI_NARROW16(a.p[2], a.p[3]));
+}
+#undef BNI_PICK
+#undef BNI_NARROW16
+#undef BNI_NARROW8
 
 #else /* SSSE3, AVX2, AVX-VNNI */
 /* ------------------------------------------------------------------------------- registers of 16 or 32 bytes
@@ -3283,6 +3525,7 @@ typedef __m256i bni_pi;
 #define BNI_LANES (16 / BNI_PARTS)
 typedef struct bni_vf { bni_pf p[BNI_PARTS]; } bni_vf;
 typedef struct bni_vi { bni_pi p[BNI_PARTS]; } bni_vi;
+typedef bni_vi bni_vp;
 
 BNI_VINLINE bni_vf bni_vf_load(const float *p) { bni_vf a; BNI_EACH(a.p[i] = BNI_MM(loadu_ps)(p + BNI_LANES * i)) return a; }
 BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { BNI_EACH(BNI_MM(storeu_ps)(p + BNI_LANES * i, a.p[i])) }
@@ -3335,7 +3578,9 @@ BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n)
     BNI_EACH(a.p[i] = BNI_MM(sll_epi32)(a.p[i], _mm_cvtsi32_si128(n)))
     return a;
 }
-BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+BNI_VINLINE bni_vp bni_vp_zero(void) { return bni_vi_set(0); }
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc) { return acc; }
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
 {
 #if BNI_ISA == BNI_ISA_AVXVNNI
     BNI_EACH(__asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc.p[i]) : "x"(a.p[i]), "x"(b.p[i])))
@@ -3411,9 +3656,9 @@ BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
     return bni_vi_widen(bytes, _mm_cmpgt_epi8(_mm_setzero_si128(), bytes));
 }
 BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p) { return bni_vi_widen(BNI_LOADI(p), _mm_setzero_si128()); }
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
 {
-    return _mm_packs_epi16(_mm_packs_epi32(a.p[0], a.p[1]), _mm_packs_epi32(a.p[2], a.p[3]));
+    BNI_STOREI(p, _mm_packs_epi16(_mm_packs_epi32(a.p[0], a.p[1]), _mm_packs_epi32(a.p[2], a.p[3])));
 }
 BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
 {
@@ -3478,10 +3723,10 @@ BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
 }
 /* 16 saturated int16 in order: packs works within halves, so the quarters come out as 0 2 1 3. */
 #define BNI_TO_I16(a) _mm256_permute4x64_epi64(_mm256_packs_epi32((a).p[0], (a).p[1]), 0xd8)
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
 {
     const __m256i b = BNI_TO_I16(a);
-    return _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
 }
 BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { BNI_STOREI(p, BNI_TO_I16(a)); }
 #undef BNI_TO_I16
@@ -3672,7 +3917,7 @@ static int32_t BNI_FN(bni_quantize_i8)(int8_t *q, int run, int stride, const flo
         v = bni_vf_max(bni_vf_min(v, bni_vf_set(127.0f)), bni_vf_set(-128.0f));
         rounded = bni_vf_round(v);
         sum = bni_vi_add(sum, rounded);
-        _mm_storeu_si128((__m128i *)(void *)bytes, bni_vi_to_i8(rounded));
+        bni_vi_to_i8(bytes, rounded);
         if (run > 4) {
             memcpy(to, bytes, 16);
         } else {
@@ -3777,23 +4022,24 @@ static void BNI_FN(bni_rope)(float *x, const float *cos_sin, int n_rot, int neox
 BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, int ld_out, const int16_t *m,
                                int stride, int n_pairs, const int16_t *a, int ld_a)
 {
-    bni_vi acc[BNI_TILE_ROWS][BNI_TILE_VECTORS], operand[BNI_TILE_VECTORS];
+    bni_vp acc[BNI_TILE_ROWS][BNI_TILE_VECTORS];
+    bni_vi operand[BNI_TILE_VECTORS];
     int p, r, v;
     BNI_UNROLL for (r = 0; r < rows; r++)
         BNI_UNROLL for (v = 0; v < vectors; v++)
-            acc[r][v] = bni_vi_set(0);
+            acc[r][v] = bni_vp_zero();
     for (p = 0; p < n_pairs; p++, m += stride) {
         BNI_UNROLL for (v = 0; v < vectors; v++)
             operand[v] = bni_vi_load(m + 32 * v);
         BNI_UNROLL for (r = 0; r < rows; r++) {
             bni_vi factor = bni_vi_set((int32_t)bni_load_u32(a + (ptrdiff_t)r * ld_a + 2 * p));
             BNI_UNROLL for (v = 0; v < vectors; v++)
-                acc[r][v] = bni_vi_pairs(acc[r][v], operand[v], factor);
+                acc[r][v] = bni_vp_add(acc[r][v], operand[v], factor);
         }
     }
     BNI_UNROLL for (r = 0; r < rows; r++)
         BNI_UNROLL for (v = 0; v < vectors; v++)
-            bni_vi_store(out + (ptrdiff_t)r * ld_out + 16 * v, acc[r][v]);
+            bni_vi_store(out + (ptrdiff_t)r * ld_out + 16 * v, bni_vp_sum(acc[r][v]));
 }
 
 /* One group of rows over all vectors: whole tiles, then single vectors. */
@@ -4101,7 +4347,7 @@ static void BNI_FN(bni_dot_rows)(float *const *y, int type, const uint8_t *rows,
 
 #if BNI_ISA == BNI_ISA_AVX512 || BNI_ISA == BNI_ISA_AVX512VBMI
 
-/* acc += the four products of unsigned and signed bytes in every lane. asm: see bni_vi_pairs. */
+/* acc += the four products of unsigned and signed bytes in every lane. asm: see bni_vp_add. */
 #define BNI_DOT4(acc, codes, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x))
 #define BNI_FOUR(p) _mm512_set1_epi32((int32_t)bni_load_u32(p))
 
@@ -4320,33 +4566,96 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
     }
 }
 
-#elif BNI_ISA != BNI_ISA_AVX512VBMI   /* SSSE3, AVX2, AVX-VNNI */
+#elif BNI_ISA != BNI_ISA_AVX512VBMI   /* registers of 16 or 32 bytes */
 
-#define BNI_FOUR(p) BNI_MM(set1_epi32)((int32_t)bni_load_u32(p))
+/* What the products below need:
+       bni_acc                     the sums of BNI_LANES rows under way: BNI_NO_SUMS, or
+       BNI_DOT(acc, codes, v, i)   acc += the bytes of codes, rows of four, times group i of v
+       BNI_JOIN(p, q)              p + q / 4, still as bni_acc
+       BNI_TO_INT32(acc)           int32 sums
+       BNI_DOT_COLS                columns of R16 after which bni_acc must go to int32
+       bni_fours                   up to four groups of four activations; bni_fours_load(x, n): n of them from x on
+       BNI_TILE_TOKENS             tokens of a tile: as many as the registers hold bni_acc */
+#define bni_acc BNI_FN(bni_acc)
+#define bni_fours BNI_FN(bni_fours)
+#define bni_fours_load BNI_FN(bni_fours_load)
 
-/* acc += products of unsigned and signed bytes. AVX-VNNI: four into an int32. Else two into an int16, pmaddubsw, and
-   acc must be flushed to int32 in time. */
+#if BNI_ISA == BNI_ISA_NEON
+/* smlal, one product into an int16: lanes of rows 0, 1 and of rows 2, 3, four columns each, added in the end. */
+#define bni_no_sums BNI_FN(bni_no_sums)
+#define bni_dot BNI_FN(bni_dot)
+#define bni_join BNI_FN(bni_join)
+typedef struct bni_acc { int16x8_t low, high; } bni_acc;
+typedef struct bni_fours { bni_pi p[4]; } bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    bni_fours v;
+    int i;
+    BNI_UNROLL for (i = 0; i < n; i++)
+        v.p[i] = BNI_SPLAT((int32_t)bni_load_u32(x + 4 * i));
+    return v;
+}
+BNI_VINLINE bni_acc bni_no_sums(void)
+{
+    bni_acc a;
+    a.low = a.high = vdupq_n_s16(0);
+    return a;
+}
+BNI_VINLINE bni_acc bni_dot(bni_acc acc, bni_pi codes, bni_pi x)      /* asm: see bni_vp_add */
+{
+    __asm__("smlal %0.8h, %1.8b, %2.8b" : "+w"(acc.low) : "w"(codes), "w"(x));
+    __asm__("smlal2 %0.8h, %1.16b, %2.16b" : "+w"(acc.high) : "w"(codes), "w"(x));
+    return acc;
+}
+BNI_VINLINE bni_acc bni_join(bni_acc p, bni_acc q)
+{
+    p.low = vsraq_n_s16(p.low, q.low, 2);
+    p.high = vsraq_n_s16(p.high, q.high, 2);
+    return p;
+}
+#define BNI_NO_SUMS bni_no_sums()
+#define BNI_DOT(acc, codes, v, i) (acc = bni_dot(acc, codes, (v).p[i]))
+#define BNI_DOT_COLS 256
+#define BNI_TO_INT32(a) vpaddq_s32(vpaddlq_s16((a).low), vpaddlq_s16((a).high))
+#define BNI_JOIN(p, q) bni_join(p, q)
+#define BNI_TILE_TOKENS 2
+
+#else /* x86 */
+/* Unsigned times signed bytes: vpdpbusd, four products into an int32, or pmaddubsw, two into an int16. */
+typedef bni_pi bni_acc;
+typedef struct bni_fours { bni_pi p[4]; } bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    bni_fours v;
+    int i;
+    BNI_UNROLL for (i = 0; i < n; i++)
+        v.p[i] = BNI_MM(set1_epi32)((int32_t)bni_load_u32(x + 4 * i));
+    return v;
+}
+#define BNI_BYTES(b) BNI_MM(set1_epi8)(b)
+#define BNI_SHR(a, n) BNI_MM(srli_epi16)(a, n)
+#define BNI_ADD(a, b) BNI_MM(add_epi32)(a, b)
+#define BNI_NO_SUMS BNI_MM(set1_epi32)(0)
+#define BNI_TILE_TOKENS (8 / BNI_PARTS)
 #if BNI_ISA == BNI_ISA_AVXVNNI
-  #define BNI_DOT(acc, codes, x) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"(x))
+  #define BNI_DOT(acc, codes, v, i) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"((v).p[i]))
   #define BNI_DOT_COLS BNI_PANEL_COLS
   #define BNI_TO_INT32(a) (a)
-  #define BNI_SHR2(a) BNI_MM(srai_epi32)(a, 2)
-  #define BNI_JOIN(a, b) BNI_MM(add_epi32)(a, b)
+  #define BNI_JOIN(p, q) BNI_MM(add_epi32)(p, BNI_MM(srai_epi32)(q, 2))
 #else
-  #define BNI_DOT(acc, codes, x) (acc = BNI_MM(add_epi16)(acc, BNI_MM(maddubs_epi16)(codes, x)))
+  #define BNI_DOT(acc, codes, v, i) (acc = BNI_MM(add_epi16)(acc, BNI_MM(maddubs_epi16)(codes, (v).p[i])))
   #define BNI_DOT_COLS 128
   #define BNI_TO_INT32(a) BNI_MM(madd_epi16)(a, BNI_MM(set1_epi16)(1))
-  #define BNI_SHR2(a) BNI_MM(srai_epi16)(a, 2)
-  #define BNI_JOIN(a, b) BNI_MM(add_epi16)(a, b)
+  #define BNI_JOIN(p, q) BNI_MM(add_epi16)(p, BNI_MM(srai_epi16)(q, 2))
 #endif
-/* One token: four registers of weights at a time, a block of two strips or, with 16 bytes, of one. Tokens of a tile. */
+#endif /* x86 */
+/* One token: four registers of weights at a time, a block of two strips or, with 16 bytes, of one. */
 #define BNI_STREAMS (4 / BNI_PARTS)
-#define BNI_TILE_TOKENS (8 / BNI_PARTS)
 
 /* y[BNI_LANES] += acc. */
-BNI_VINLINE void bni_flush(int32_t *y, bni_pi acc)
+BNI_VINLINE void bni_flush(int32_t *y, bni_acc acc)
 {
-    BNI_STOREI(y, BNI_MM(add_epi32)(BNI_LOADI(y), BNI_TO_INT32(acc)));
+    BNI_STOREI(y, BNI_ADD(BNI_LOADI(y), BNI_TO_INT32(acc)));
 }
 
 /* One token, prefetch 4 KiB ahead. Of a block, columns 0-3 and 8-11 go to p as they are, 4-7 and 12-15 to q four times
@@ -4357,34 +4666,33 @@ BNI_VINLINE void bni_flush(int32_t *y, bni_pi acc)
 static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
     const size_t away = (size_t)(n_strips / 2) * (size_t)n_cols * 4 * (BNI_STREAMS - 1);
-    const bni_pi m0 = BNI_MM(set1_epi8)(3), m1 = BNI_MM(set1_epi8)(12);
+    const bni_pi m0 = BNI_BYTES(3), m1 = BNI_BYTES(12);
     const int turns = (n_strips + BNI_STREAMS - 1) / BNI_STREAMS;
     int s, k, i, end;
     for (s = 0; s < turns; s++) {
         int32_t sum[BNI_STREAMS * 16];
         memset(sum, 0, sizeof sum);
         for (k = 0; k < n_cols; ) {
-            bni_pi p[4], q[4], v[4];
+            bni_acc p[4], q[4];
             BNI_UNROLL for (i = 0; i < 4; i++)
-                p[i] = q[i] = BNI_MM(set1_epi32)(0);
+                p[i] = q[i] = BNI_NO_SUMS;
             for (end = k + BNI_DOT_COLS < n_cols ? k + BNI_DOT_COLS : n_cols; k < end; k += 16, w += 64) {
-                BNI_UNROLL for (i = 0; i < 4; i++)
-                    v[i] = BNI_FOUR(x + k + 4 * i);
+                const bni_fours v = bni_fours_load(x + k, 4);
                 __builtin_prefetch(w + 4096, 0, 3);
                 if (BNI_STREAMS > 1)
                     __builtin_prefetch(w + away + 4096, 0, 3);
                 BNI_UNROLL for (i = 0; i < 4; i++) {
                     const bni_pi low = BNI_LOADI(w + (size_t)(i / BNI_PARTS) * away + (size_t)(i % BNI_PARTS) * (64 / BNI_PARTS));
-                    const bni_pi high = BNI_MM(srli_epi16)(low, 4);
+                    const bni_pi high = BNI_SHR(low, 4);
                     const bni_pi c0 = low & m0, c1 = low & m1, c2 = high & m0, c3 = high & m1;
-                    BNI_DOT(p[i], c0, v[0]);
-                    BNI_DOT(q[i], c1, v[1]);
-                    BNI_DOT(p[i], c2, v[2]);
-                    BNI_DOT(q[i], c3, v[3]);
+                    BNI_DOT(p[i], c0, v, 0);
+                    BNI_DOT(q[i], c1, v, 1);
+                    BNI_DOT(p[i], c2, v, 2);
+                    BNI_DOT(q[i], c3, v, 3);
                 }
             }
             BNI_UNROLL for (i = 0; i < 4; i++)
-                bni_flush(sum + i * BNI_LANES, BNI_JOIN(p[i], BNI_SHR2(q[i])));
+                bni_flush(sum + i * BNI_LANES, BNI_JOIN(p[i], q[i]));
         }
         memcpy(y + 16 * (ptrdiff_t)s, sum, 16 * sizeof *sum);
         if (BNI_STREAMS > 1)
@@ -4395,14 +4703,14 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
 /* Columns of a strip to the panel, four columns of 16 rows to 64 bytes. */
 static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 {
-    const bni_pi three = BNI_MM(set1_epi8)(3);
+    const bni_pi three = BNI_BYTES(3);
     int k;
     for (k = 0; k < n_cols; k += 16, w += 64, panel += 256) {
         BNI_EACH(const bni_pi a = BNI_LOADI(w + 4 * BNI_LANES * i); uint8_t *to = panel + 4 * BNI_LANES * i;
                  BNI_STOREI(to, a & three);
-                 BNI_STOREI(to + 64, BNI_MM(srli_epi16)(a, 2) & three);
-                 BNI_STOREI(to + 128, BNI_MM(srli_epi16)(a, 4) & three);
-                 BNI_STOREI(to + 192, BNI_MM(srli_epi16)(a, 6) & three))
+                 BNI_STOREI(to + 64, BNI_SHR(a, 2) & three);
+                 BNI_STOREI(to + 128, BNI_SHR(a, 4) & three);
+                 BNI_STOREI(to + 192, BNI_SHR(a, 6) & three))
     }
 }
 
@@ -4412,19 +4720,19 @@ static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *panel, int n_cols,
                                 const int8_t *x, int ld)
 {
-    bni_pi acc[BNI_TILE_TOKENS][BNI_PARTS], codes[BNI_PARTS];
+    bni_acc acc[BNI_TILE_TOKENS][BNI_PARTS];
+    bni_pi codes[BNI_PARTS];
     int k, t, p;
     BNI_UNROLL for (t = 0; t < n_tokens; t++)
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
-            acc[t][p] = BNI_MM(set1_epi32)(0);
+            acc[t][p] = BNI_NO_SUMS;
     for (k = 0; k < n_cols; k += 4, panel += 64, x += 4 * ld) {
+        const bni_fours v = bni_fours_load(x, n_tokens);
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
             codes[p] = BNI_LOADI(panel + 4 * BNI_LANES * p);
-        BNI_UNROLL for (t = 0; t < n_tokens; t++) {
-            const bni_pi four = BNI_FOUR(x + 4 * t);
+        BNI_UNROLL for (t = 0; t < n_tokens; t++)
             BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
-                BNI_DOT(acc[t][p], codes[p], four);
-        }
+                BNI_DOT(acc[t][p], codes[p], v, t);
     }
     BNI_UNROLL for (t = 0; t < n_tokens; t++)
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
@@ -4455,8 +4763,11 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
 #undef BNI_DOT
 #undef BNI_DOT_COLS
 #undef BNI_TO_INT32
-#undef BNI_SHR2
 #undef BNI_JOIN
+#undef BNI_BYTES
+#undef BNI_SHR
+#undef BNI_ADD
+#undef BNI_NO_SUMS
 #undef BNI_STREAMS
 #undef BNI_TILE_TOKENS
 #endif /* BNI_ISA */
@@ -4666,37 +4977,46 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
 #define BNI_STRING_(x) #x
 #define BNI_STRING(x) BNI_STRING_(x)
 /* A set of this pass, in the order of the struct's members; the functions that base brings are not compiled again. */
-#define BNI_SET(name, base, layout, t5, tiles_r16, tiles_t5) \
-    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {BNI_PASTE(bni_matmul_r16, base), t5}, \
+#define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5) \
+    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {r16, t5}, \
      {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
      BNI_PASTE(bni_dot_rows, base)}
-#if BNI_ISA != BNI_ISA_AVX512VBMI
+#if BNI_WHOLE
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
-    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
+    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
+#elif BNI_ISA >= BNI_ISA_NEON
+BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
+    BNI_SET(BNI_SUFFIX, neon, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
 #else
 BNI_UNUSED static const bni_kernels bni_kernels_avx512vbmi =
-    BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_t5_avx512vbmi, NULL, NULL);
+    BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, NULL, NULL);
   #if BNI_HAVE_AMX
 BNI_UNUSED static const bni_kernels bni_kernels_amx =
-    BNI_SET(amx, avx512, BNI_T5, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5);
+    BNI_SET(amx, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5);
   #endif
 #endif
 #undef BNI_SET
+#undef BNI_WHOLE
 #undef BNI_PARTS
 #undef BNI_MM
 #undef BNI_LOADI
 #undef BNI_STOREI
 #undef BNI_EACH
 #undef BNI_LANES
+#undef BNI_SPLAT
+#undef BNI_EVEN
+#undef BNI_ODD
+#undef BNI_ZIP_LOW
+#undef BNI_ZIP_HIGH
 #undef BNI_VSETTLE
 #undef BNI_TILE_ROWS
 #undef BNI_TILE_VECTORS
 #undef BNI_TILE_DOT_ROWS
 
-#if defined(__clang__)
-  #pragma clang attribute pop
-#else
+#if !defined(__clang__)
   #pragma GCC pop_options
+#elif BNI_ISA != BNI_ISA_NEON && BNI_ISA != BNI_ISA_WASM
+  #pragma clang attribute pop
 #endif
 #endif /* BNI_ISA */
 #if !defined(BNI_ISA)
@@ -4717,6 +5037,10 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #define BNI_ISA_AVX512 5
 #define BNI_ISA_AVX512VBMI 6
 #define BNI_ISA_AMX 7
+#define BNI_ISA_NEON 8
+#define BNI_ISA_DOTPROD 9
+#define BNI_ISA_I8MM 10
+#define BNI_ISA_WASM 11
 
 #if defined(BITNET_ONLY_SCALAR)
   #define BNI_ONLY BNI_ISA_SCALAR
@@ -4732,6 +5056,8 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_ONLY BNI_ISA_AVX512VBMI
 #elif defined(BITNET_ONLY_AMX)
   #define BNI_ONLY BNI_ISA_AMX
+#elif defined(BITNET_ONLY_NEON)
+  #define BNI_ONLY BNI_ISA_NEON
 #else
   #define BNI_ONLY 0
 #endif
@@ -4782,9 +5108,22 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_HAVE_AMX 0
 #endif
 #define BNI_NEED_AVX512 (BNI_HAVE_AVX512 || BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX)     /* compiled, if not offered */
-#define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
 #define BNI_HAVE_X86 (BNI_HAVE_SSSE3 || BNI_HAVE_AVX2 || BNI_HAVE_AVXVNNI || BNI_NEED_AVX512)
-#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86
+
+/* Every AArch64 processor has NEON. */
+#if !defined(BITNET_NO_SIMD) && BNI_ARM64 && defined(__GNUC__) && !BNI_BIG_ENDIAN
+  #define BNI_SIMD_ARM 1
+#else
+  #define BNI_SIMD_ARM 0
+#endif
+#if BNI_SIMD_ARM && !defined(BITNET_NO_NEON)
+  #define BNI_HAVE_NEON BNI_WANTED(BNI_ISA_NEON)
+#else
+  #define BNI_HAVE_NEON 0
+#endif
+#define BNI_NEED_NEON BNI_HAVE_NEON
+#define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
+#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86 && !BNI_NEED_NEON
   #error "bitnet.h: the instruction set of BITNET_ONLY_... can't be compiled here; remove the macro or choose another"
 #endif
 
@@ -4839,6 +5178,13 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #if BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX
   #define BNI_ISA BNI_ISA_AVX512VBMI
   #define BNI_SUFFIX avx512vbmi
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_NEED_NEON
+  #define BNI_ISA BNI_ISA_NEON
+  #define BNI_SUFFIX neon
   #include BITNET_HEADER_FILENAME
   #undef BNI_SUFFIX
   #undef BNI_ISA
@@ -4921,6 +5267,9 @@ static const struct { const bni_kernels *kernels; int isa; } bni_kernel_sets[] =
 #endif
 #if BNI_HAVE_AMX
     {&bni_kernels_amx, BNI_ISA_AMX},
+#endif
+#if BNI_HAVE_NEON
+    {&bni_kernels_neon, BNI_ISA_NEON},
 #endif
 };
 
