@@ -589,6 +589,9 @@ BITNET_API const char *bitnet_version(void);
   #include <arm_neon.h>
   #if defined(__linux__)
     #include <sys/auxv.h>
+  #elif defined(__APPLE__)
+    #include <sys/types.h>
+    #include <sys/sysctl.h>
   #endif
 #endif
 
@@ -802,6 +805,18 @@ BNI_INLINE int bni_cpu_count(void)
   #define BNI_NEW_ASM 1
 #else
   #define BNI_NEW_ASM 0
+#endif
+
+/* The same for Arm's sdot and smmla. */
+#if defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) && __GNUC__ >= 8
+  #define BNI_DOTPROD_ASM 1
+#else
+  #define BNI_DOTPROD_ASM 0
+#endif
+#if defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 10
+  #define BNI_I8MM_ASM 1
+#else
+  #define BNI_I8MM_ASM 0
 #endif
 
 /* AMX, the matrix unit of x86 servers, where compiler (and so its assembler) and system know it. Linux lets a process
@@ -3139,11 +3154,12 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
   #ifdef BNI_UNOPTIMISED
     #pragma GCC optimize("O3")
   #endif
-  #if BNI_ISA == BNI_ISA_DOTPROD
-    #pragma GCC target("+dotprod")
-  #elif BNI_ISA == BNI_ISA_I8MM
-    #pragma GCC target("+dotprod+i8mm")
-  #elif BNI_ISA >= BNI_ISA_NEON
+  #if BNI_ISA >= BNI_ISA_NEON        /* binutils 2.40 knows sdot from armv8.2-a on, whatever the extensions */
+    #if BNI_ISA == BNI_ISA_DOTPROD && !defined(__ARM_FEATURE_DOTPROD)
+      #pragma GCC target("arch=armv8.2-a+dotprod")
+    #elif BNI_ISA == BNI_ISA_I8MM && !defined(__ARM_FEATURE_MATMUL_INT8)
+      #pragma GCC target("arch=armv8.2-a+dotprod+i8mm")
+    #endif
   #elif BNI_ISA == BNI_ISA_SSSE3
     #pragma GCC target("ssse3")
   #elif BNI_ISA <= BNI_ISA_AVXVNNI
@@ -4620,6 +4636,34 @@ BNI_VINLINE bni_acc bni_join(bni_acc p, bni_acc q)
 #define BNI_JOIN(p, q) bni_join(p, q)
 #define BNI_TILE_TOKENS 2
 
+#elif BNI_ISA == BNI_ISA_DOTPROD || BNI_ISA == BNI_ISA_I8MM
+/* sdot, four products into an int32. It takes any group of a register as its second operand, so the activations are
+   not broadcast. 16 of 32 registers of sums. */
+#define bni_dot BNI_FN(bni_dot)
+typedef bni_pi bni_acc;
+typedef bni_pi bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    (void)n;                         /* 16 bytes in any case: what is behind the last group may be read */
+    return BNI_LOADI(x);
+}
+BNI_VINLINE bni_acc bni_dot(bni_acc acc, bni_pi codes, bni_fours v, const int i)
+{
+    switch (i) {                     /* a constant once the loops are unrolled, but not for an operand of asm */
+    case 0: __asm__("sdot %0.4s, %1.16b, %2.4b[0]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    case 1: __asm__("sdot %0.4s, %1.16b, %2.4b[1]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    case 2: __asm__("sdot %0.4s, %1.16b, %2.4b[2]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    default: __asm__("sdot %0.4s, %1.16b, %2.4b[3]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    }
+    return acc;
+}
+#define BNI_NO_SUMS BNI_SPLAT(0)
+#define BNI_DOT(acc, codes, v, i) (acc = bni_dot(acc, codes, v, i))
+#define BNI_DOT_COLS BNI_PANEL_COLS
+#define BNI_TO_INT32(a) (a)
+#define BNI_JOIN(p, q) BNI_ADD(p, (q) >> 2)
+#define BNI_TILE_TOKENS 4
+
 #else /* x86 */
 /* Unsigned times signed bytes: vpdpbusd, four products into an int32, or pmaddubsw, two into an int16. */
 typedef bni_pi bni_acc;
@@ -4700,6 +4744,53 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
     }
 }
 
+#if BNI_ISA == BNI_ISA_I8MM
+/* smmla multiplies two rows of eight columns with two tokens of eight columns: 32 products into four int32, twice what
+   sdot does. So the panel has eight columns of two rows in a register, 16 rows in 128 bytes. */
+static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
+{
+    const bni_pi three = BNI_BYTES(3);
+    int k;
+    for (k = 0; k < n_cols; k += 16, w += 64, panel += 256) {
+        BNI_EACH(const bni_pi a = BNI_LOADI(w + 16 * i); uint8_t *to = panel + 32 * i;
+                 const bni_pi c0 = a & three; const bni_pi c1 = BNI_SHR(a, 2) & three;
+                 const bni_pi c2 = BNI_SHR(a, 4) & three; const bni_pi c3 = BNI_SHR(a, 6) & three;
+                 BNI_STOREI(to, BNI_ZIP_LOW(c0, c1));
+                 BNI_STOREI(to + 16, BNI_ZIP_HIGH(c0, c1));
+                 BNI_STOREI(to + 128, BNI_ZIP_LOW(c2, c3));
+                 BNI_STOREI(to + 144, BNI_ZIP_HIGH(c2, c3)))
+    }
+}
+
+/* y[t][16] += one strip's panel . x for n_tokens (a constant) of the ld tokens of x. acc[.][p] holds rows 2 p, 2 p + 1
+   of tokens t, t + 1: r t, r t+1, r+1 t, r+1 t+1. The activations of two pairs of tokens come from two groups of columns;
+   of an odd number of tokens, the last pair's second is whatever stands there. */
+BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *panel, int n_cols,
+                                const int8_t *x, int ld)
+{
+    bni_pi acc[2][8], pair[2];
+    int k, t, p;
+    BNI_UNROLL for (p = 0; p < 8; p++)
+        acc[0][p] = acc[1][p] = BNI_NO_SUMS;
+    for (k = 0; k < n_cols; k += 8, panel += 128, x += 8 * ld) {
+        const bni_pi a = BNI_LOADI(x), b = BNI_LOADI(x + 4 * ld);
+        pair[0] = BNI_ZIP_LOW(a, b);
+        pair[1] = BNI_ZIP_HIGH(a, b);
+        BNI_UNROLL for (p = 0; p < 8; p++) {
+            const bni_pi codes = BNI_LOADI(panel + 16 * p);
+            BNI_UNROLL for (t = 0; t < (n_tokens + 1) / 2; t++)
+                __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc[t][p]) : "w"(codes), "w"(pair[t]));
+        }
+    }
+    BNI_UNROLL for (p = 0; p < 8; p += 2, y += 4)
+        BNI_UNROLL for (t = 0; t < n_tokens; t += 2) {
+            bni_flush(y + (ptrdiff_t)t * ldy, BNI_EVEN(acc[t / 2][p], acc[t / 2][p + 1]));
+            if (t + 1 < n_tokens)
+                bni_flush(y + (ptrdiff_t)(t + 1) * ldy, BNI_ODD(acc[t / 2][p], acc[t / 2][p + 1]));
+        }
+}
+
+#else
 /* Columns of a strip to the panel, four columns of 16 rows to 64 bytes. */
 static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 {
@@ -4738,6 +4829,7 @@ BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const u
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
             bni_flush(y + (ptrdiff_t)t * ldy + BNI_LANES * p, acc[t][p]);
 }
+#endif /* I8MM */
 
 /* Both strips of the panel times n tokens, added to y, a tile of tokens and one strip at a time. */
 static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *panel, int n_cols, const int8_t *x, int n)
@@ -5058,6 +5150,10 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_ONLY BNI_ISA_AMX
 #elif defined(BITNET_ONLY_NEON)
   #define BNI_ONLY BNI_ISA_NEON
+#elif defined(BITNET_ONLY_DOTPROD)
+  #define BNI_ONLY BNI_ISA_DOTPROD
+#elif defined(BITNET_ONLY_I8MM)
+  #define BNI_ONLY BNI_ISA_I8MM
 #else
   #define BNI_ONLY 0
 #endif
@@ -5110,7 +5206,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #define BNI_NEED_AVX512 (BNI_HAVE_AVX512 || BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX)     /* compiled, if not offered */
 #define BNI_HAVE_X86 (BNI_HAVE_SSSE3 || BNI_HAVE_AVX2 || BNI_HAVE_AVXVNNI || BNI_NEED_AVX512)
 
-/* Every AArch64 processor has NEON. */
+/* Every AArch64 processor has NEON. dotprod: sdot, Armv8.4 and many of 8.2. i8mm: smmla, Armv8.6. */
 #if !defined(BITNET_NO_SIMD) && BNI_ARM64 && defined(__GNUC__) && !BNI_BIG_ENDIAN
   #define BNI_SIMD_ARM 1
 #else
@@ -5121,7 +5217,17 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #else
   #define BNI_HAVE_NEON 0
 #endif
-#define BNI_NEED_NEON BNI_HAVE_NEON
+#if BNI_SIMD_ARM && BNI_DOTPROD_ASM && !defined(BITNET_NO_DOTPROD)
+  #define BNI_HAVE_DOTPROD BNI_WANTED(BNI_ISA_DOTPROD)
+#else
+  #define BNI_HAVE_DOTPROD 0
+#endif
+#if BNI_SIMD_ARM && BNI_I8MM_ASM && !defined(BITNET_NO_I8MM)
+  #define BNI_HAVE_I8MM BNI_WANTED(BNI_ISA_I8MM)
+#else
+  #define BNI_HAVE_I8MM 0
+#endif
+#define BNI_NEED_NEON (BNI_HAVE_NEON || BNI_HAVE_DOTPROD || BNI_HAVE_I8MM)
 #define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
 #if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86 && !BNI_NEED_NEON
   #error "bitnet.h: the instruction set of BITNET_ONLY_... can't be compiled here; remove the macro or choose another"
@@ -5189,6 +5295,20 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #undef BNI_SUFFIX
   #undef BNI_ISA
 #endif
+#if BNI_HAVE_DOTPROD
+  #define BNI_ISA BNI_ISA_DOTPROD
+  #define BNI_SUFFIX dotprod
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_HAVE_I8MM
+  #define BNI_ISA BNI_ISA_I8MM
+  #define BNI_SUFFIX i8mm
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
 
 #if defined(BNI_UNOPTIMISED) && defined(__OPTIMIZE__)
   #undef __OPTIMIZE__                /* or headers that follow would believe it */
@@ -5243,6 +5363,34 @@ static int bni_cpu_runs(int isa)
     return isa == BNI_ISA_AVX512VBMI ||
            ((seven[3] >> 24 & 1) && (seven[3] >> 25 & 1) && (xcr0 & 0x60000u) == 0x60000u);
 }
+#elif BNI_NEED_NEON
+/* 1 if CPU and operating system run the instruction set. Linux and Apple's systems tell; elsewhere the set must be in
+   what the compiler was told to build for. (Tried under Linux only.) */
+static int bni_cpu_runs(int isa)
+{
+    int dotprod = 0, i8mm = 0;
+#if defined(__linux__)
+    dotprod = (int)(getauxval(16) >> 20 & 1);  /* AT_HWCAP: HWCAP_ASIMDDP */
+    i8mm = (int)(getauxval(26) >> 13 & 1);     /* AT_HWCAP2: HWCAP2_I8MM */
+#elif defined(__APPLE__)
+    size_t size = sizeof dotprod;
+    if (sysctlbyname("hw.optional.arm.FEAT_DotProd", &dotprod, &size, NULL, 0) != 0)
+        dotprod = 0;
+    size = sizeof i8mm;
+    if (sysctlbyname("hw.optional.arm.FEAT_I8MM", &i8mm, &size, NULL, 0) != 0)
+        i8mm = 0;
+#else
+  #if defined(__ARM_FEATURE_DOTPROD)
+    dotprod = 1;
+  #endif
+  #if defined(__ARM_FEATURE_MATMUL_INT8)
+    i8mm = 1;
+  #endif
+#endif
+    return isa == BNI_ISA_NEON || (dotprod && (isa == BNI_ISA_DOTPROD || i8mm));
+}
+#else
+static int bni_cpu_runs(int isa) { (void)isa; return 1; }    /* what was compiled in runs */
 #endif
 
 /* The sets of this build, the best last. */
@@ -5271,6 +5419,12 @@ static const struct { const bni_kernels *kernels; int isa; } bni_kernel_sets[] =
 #if BNI_HAVE_NEON
     {&bni_kernels_neon, BNI_ISA_NEON},
 #endif
+#if BNI_HAVE_DOTPROD
+    {&bni_kernels_dotprod, BNI_ISA_DOTPROD},
+#endif
+#if BNI_HAVE_I8MM
+    {&bni_kernels_i8mm, BNI_ISA_I8MM},
+#endif
 };
 
 /* The i-th kernel set of this build: 1 if this CPU runs it, 0 if not, -1 past the end. *name becomes its name. */
@@ -5279,11 +5433,7 @@ static int bni_kernels_list(int i, const char **name)
     if (i < 0 || i >= (int)(sizeof bni_kernel_sets / sizeof bni_kernel_sets[0]))
         return -1;
     *name = bni_kernel_sets[i].kernels->name;
-#if BNI_HAVE_X86
-    if (bni_kernel_sets[i].isa != BNI_ISA_SCALAR)
-        return bni_cpu_runs(bni_kernel_sets[i].isa);
-#endif
-    return 1;
+    return bni_kernel_sets[i].isa == BNI_ISA_SCALAR || bni_cpu_runs(bni_kernel_sets[i].isa);
 }
 
 /* The kernel set called name, or the best this CPU runs for NULL, "" and "auto". NULL if there is none, with the reason
