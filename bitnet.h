@@ -594,6 +594,9 @@ BITNET_API const char *bitnet_version(void);
     #include <sys/sysctl.h>
   #endif
 #endif
+#if defined(__wasm_simd128__) && !defined(BITNET_NO_SIMD)
+  #include <wasm_simd128.h>
+#endif
 
 /* Same bits everywhere needs plain IEEE arithmetic: no fused multiply-add that the source does not ask for, no
    re-association, no x87. The host may compile with -ffast-math; these pragmas take it back for this file (the
@@ -3216,18 +3219,29 @@ typedef int32_t bni_pi_any __attribute__((vector_size(16), aligned(1), may_alias
 #define BNI_ADD(a, b) ((bni_pi)((bni_pu)(a) + (bni_pu)(b)))          /* wraps around */
 #define BNI_SHR(a, n) ((bni_pi)((bni_pu)(a) >> (uint32_t)(n)))
 #define BNI_BYTES(b) BNI_SPLAT((b) * 0x01010101)
-#define BNI_SPLAT(x) ((bni_pi)vdupq_n_s32(x))
-#define BNI_EVEN(a, b) ((bni_pi)vuzp1q_s32((int32x4_t)(a), (int32x4_t)(b)))
-#define BNI_ODD(a, b) ((bni_pi)vuzp2q_s32((int32x4_t)(a), (int32x4_t)(b)))
-#define BNI_ZIP_LOW(a, b) ((bni_pi)vzip1q_s32((int32x4_t)(a), (int32x4_t)(b)))
-#define BNI_ZIP_HIGH(a, b) ((bni_pi)vzip2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#if BNI_ISA == BNI_ISA_WASM
+  #define BNI_SPLAT(x) ((bni_pi)wasm_i32x4_splat(x))
+  #define BNI_EVEN(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 0, 2, 4, 6))
+  #define BNI_ODD(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 1, 3, 5, 7))
+  #define BNI_ZIP_LOW(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 0, 4, 1, 5))
+  #define BNI_ZIP_HIGH(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 2, 6, 3, 7))
+#else
+  #define BNI_SPLAT(x) ((bni_pi)vdupq_n_s32(x))
+  #define BNI_EVEN(a, b) ((bni_pi)vuzp1q_s32((int32x4_t)(a), (int32x4_t)(b)))
+  #define BNI_ODD(a, b) ((bni_pi)vuzp2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+  #define BNI_ZIP_LOW(a, b) ((bni_pi)vzip1q_s32((int32x4_t)(a), (int32x4_t)(b)))
+  #define BNI_ZIP_HIGH(a, b) ((bni_pi)vzip2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#endif
 #endif /* NEON, WebAssembly */
 
 #if BNI_WHOLE
-#if BNI_ISA == BNI_ISA_NEON
-/* What differs between NEON and WebAssembly. */
+#if BNI_ISA >= BNI_ISA_NEON
 typedef struct bni_vf { bni_pf p[4]; } bni_vf;
 typedef struct bni_vi { bni_pi p[4]; } bni_vi;
+#endif
+
+/* What differs between NEON and WebAssembly. */
+#if BNI_ISA == BNI_ISA_NEON
 typedef struct bni_vp { int32x4_t low[4], high[4]; } bni_vp;     /* the pairs of lanes 0, 1 and 2, 3 not yet added */
 
 BNI_VINLINE float bni_half(const uint8_t *p)
@@ -3283,7 +3297,53 @@ BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
 /* Eight int32 to int16, sixteen int16 to int8, saturated. */
 #define BNI_NARROW16(a, b) vqmovn_high_s32(vqmovn_s32((int32x4_t)(a)), (int32x4_t)(b))
 #define BNI_NARROW8(a, b) vqmovn_high_s16(vqmovn_s16(a), b)
-#endif /* NEON */
+
+#elif BNI_ISA == BNI_ISA_WASM
+typedef bni_vi bni_vp;
+
+BNI_VINLINE float bni_half(const uint8_t *p) { return bni_f16_to_f32(bni_load_u16(p)); }
+BNI_VINLINE bni_pi bni_round4(bni_pf a) { return (bni_pi)wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest((v128_t)a)); }
+BNI_VINLINE bni_pf bni_float4(bni_pi a) { return (bni_pf)wasm_f32x4_convert_i32x4((v128_t)a); }
+BNI_VINLINE bni_pi bni_from_u16_4(const uint8_t *p) { return (bni_pi)wasm_u32x4_load16x4(p); }
+/* bni_f16_to_f32: exponent and fraction moved to their places are the number times 2^-112, denormals too; infinity and
+   NaN, 31 in the exponent of F16, get 255. */
+BNI_VINLINE bni_pf bni_from_f16_4(const uint8_t *p)
+{
+    const bni_pi h = bni_from_u16_4(p), bits = (h & BNI_SPLAT(0x7fff)) << 13;
+    const bni_pi special = (bni_pi)(bits > BNI_SPLAT(0x0f7fffff)) & BNI_SPLAT(0x7f800000);
+    const bni_pf number = (bni_pf)bits * (bni_pf)wasm_f32x4_splat(5.192296858534828e33f);
+    return (bni_pf)((bni_pi)number | special | (bni_pi)((bni_pu)(h & BNI_SPLAT(0x8000)) << 16u));
+}
+BNI_VINLINE bni_vp bni_vp_zero(void) { bni_vp a; BNI_EACH(a.p[i] = BNI_SPLAT(0)) return a; }
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc) { return acc; }
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
+{
+    BNI_EACH(acc.p[i] = BNI_ADD(acc.p[i], wasm_i32x4_dot_i16x8((v128_t)a.p[i], (v128_t)b.p[i])))
+    return acc;
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    const v128_t a = wasm_i16x8_load8x8(p), b = wasm_i16x8_load8x8(p + 8);
+    bni_vi r;
+    r.p[0] = (bni_pi)wasm_i32x4_extend_low_i16x8(a);
+    r.p[1] = (bni_pi)wasm_i32x4_extend_high_i16x8(a);
+    r.p[2] = (bni_pi)wasm_i32x4_extend_low_i16x8(b);
+    r.p[3] = (bni_pi)wasm_i32x4_extend_high_i16x8(b);
+    return r;
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    const v128_t a = wasm_u16x8_load8x8(p), b = wasm_u16x8_load8x8(p + 8);
+    bni_vi r;
+    r.p[0] = (bni_pi)wasm_u32x4_extend_low_u16x8(a);
+    r.p[1] = (bni_pi)wasm_u32x4_extend_high_u16x8(a);
+    r.p[2] = (bni_pi)wasm_u32x4_extend_low_u16x8(b);
+    r.p[3] = (bni_pi)wasm_u32x4_extend_high_u16x8(b);
+    return r;
+}
+#define BNI_NARROW16(a, b) wasm_i16x8_narrow_i32x4((v128_t)(a), (v128_t)(b))
+#define BNI_NARROW8(a, b) wasm_i8x16_narrow_i16x8(a, b)
+#endif /* WebAssembly */
 
 #if BNI_ISA < BNI_ISA_NEON
 /* bni_f16_to_f32, by the instruction where there is one. */
@@ -4595,11 +4655,11 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
 #define bni_acc BNI_FN(bni_acc)
 #define bni_fours BNI_FN(bni_fours)
 #define bni_fours_load BNI_FN(bni_fours_load)
+#define bni_dot BNI_FN(bni_dot)
 
 #if BNI_ISA == BNI_ISA_NEON
 /* smlal, one product into an int16: lanes of rows 0, 1 and of rows 2, 3, four columns each, added in the end. */
 #define bni_no_sums BNI_FN(bni_no_sums)
-#define bni_dot BNI_FN(bni_dot)
 #define bni_join BNI_FN(bni_join)
 typedef struct bni_acc { int16x8_t low, high; } bni_acc;
 typedef struct bni_fours { bni_pi p[4]; } bni_fours;
@@ -4636,10 +4696,37 @@ BNI_VINLINE bni_acc bni_join(bni_acc p, bni_acc q)
 #define BNI_JOIN(p, q) bni_join(p, q)
 #define BNI_TILE_TOKENS 2
 
+#elif BNI_ISA == BNI_ISA_WASM
+/* i32x4.dot_i16x8_s, two products into an int32. Codes seen as 16 bits hold two columns, 0 and 2 below 1 and 3: masked
+   or shifted they are int16 as they stand, and the activations are taken apart to match. */
+typedef bni_pi bni_acc;
+typedef struct bni_fours { v128_t even[4], odd[4]; } bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    bni_fours v;
+    int i;
+    BNI_UNROLL for (i = 0; i < n; i++) {
+        const v128_t four = wasm_v128_load32_splat(x + 4 * i);
+        v.even[i] = wasm_i16x8_shr(wasm_i16x8_shl(four, 8), 8);
+        v.odd[i] = wasm_i16x8_shr(four, 8);
+    }
+    return v;
+}
+BNI_VINLINE bni_acc bni_dot(bni_acc acc, bni_pi codes, v128_t even, v128_t odd)
+{
+    acc = BNI_ADD(acc, wasm_i32x4_dot_i16x8((v128_t)(codes & BNI_SPLAT(0x00ff00ff)), even));
+    return BNI_ADD(acc, wasm_i32x4_dot_i16x8(wasm_u16x8_shr((v128_t)codes, 8), odd));
+}
+#define BNI_NO_SUMS BNI_SPLAT(0)
+#define BNI_DOT(acc, codes, v, i) (acc = bni_dot(acc, codes, (v).even[i], (v).odd[i]))
+#define BNI_DOT_COLS BNI_PANEL_COLS
+#define BNI_TO_INT32(a) (a)
+#define BNI_JOIN(p, q) BNI_ADD(p, (q) >> 2)
+#define BNI_TILE_TOKENS 2
+
 #elif BNI_ISA == BNI_ISA_DOTPROD || BNI_ISA == BNI_ISA_I8MM
 /* sdot, four products into an int32. It takes any group of a register as its second operand, so the activations are
    not broadcast. 16 of 32 registers of sums. */
-#define bni_dot BNI_FN(bni_dot)
 typedef bni_pi bni_acc;
 typedef bni_pi bni_fours;
 BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
@@ -5154,6 +5241,8 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_ONLY BNI_ISA_DOTPROD
 #elif defined(BITNET_ONLY_I8MM)
   #define BNI_ONLY BNI_ISA_I8MM
+#elif defined(BITNET_ONLY_WASM)
+  #define BNI_ONLY BNI_ISA_WASM
 #else
   #define BNI_ONLY 0
 #endif
@@ -5228,8 +5317,15 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_HAVE_I8MM 0
 #endif
 #define BNI_NEED_NEON (BNI_HAVE_NEON || BNI_HAVE_DOTPROD || BNI_HAVE_I8MM)
+
+/* WebAssembly says at compile time what it runs: SIMD128 with -msimd128. */
+#if !defined(BITNET_NO_SIMD) && defined(__wasm_simd128__) && !defined(BITNET_NO_WASM)
+  #define BNI_HAVE_WASM BNI_WANTED(BNI_ISA_WASM)
+#else
+  #define BNI_HAVE_WASM 0
+#endif
 #define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
-#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86 && !BNI_NEED_NEON
+#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86 && !BNI_NEED_NEON && !BNI_HAVE_WASM
   #error "bitnet.h: the instruction set of BITNET_ONLY_... can't be compiled here; remove the macro or choose another"
 #endif
 
@@ -5305,6 +5401,13 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #if BNI_HAVE_I8MM
   #define BNI_ISA BNI_ISA_I8MM
   #define BNI_SUFFIX i8mm
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_HAVE_WASM
+  #define BNI_ISA BNI_ISA_WASM
+  #define BNI_SUFFIX wasm
   #include BITNET_HEADER_FILENAME
   #undef BNI_SUFFIX
   #undef BNI_ISA
@@ -5390,7 +5493,7 @@ static int bni_cpu_runs(int isa)
     return isa == BNI_ISA_NEON || (dotprod && (isa == BNI_ISA_DOTPROD || i8mm));
 }
 #else
-static int bni_cpu_runs(int isa) { (void)isa; return 1; }    /* what was compiled in runs */
+static int bni_cpu_runs(int isa) { (void)isa; return 1; }    /* WebAssembly: or it would not have loaded */
 #endif
 
 /* The sets of this build, the best last. */
@@ -5424,6 +5527,9 @@ static const struct { const bni_kernels *kernels; int isa; } bni_kernel_sets[] =
 #endif
 #if BNI_HAVE_I8MM
     {&bni_kernels_i8mm, BNI_ISA_I8MM},
+#endif
+#if BNI_HAVE_WASM
+    {&bni_kernels_wasm, BNI_ISA_WASM},
 #endif
 };
 
