@@ -59,7 +59,13 @@
                   avx512      512-bit vpdpbusd (Cascade Lake)       R16
                   avx512vbmi  and byte look-ups (Ice Lake, Zen 4)   T5
                   amx         and tiles for 7 tokens and more       T5    only if bitnet_model_desc.allow_amx; Linux
-              Everything else: scalar, plain C, the same bits. mingw's gcc: ssse3 at most.
+              mingw's gcc: ssse3 at most. AArch64, weights at 2 bits (R16):
+                  neon        smlal
+                  dotprod     sdot                              Linux and Apple tell; elsewhere only if the build's flags
+                  i8mm        and smmla for two tokens or more  have them
+              WebAssembly: wasm, SIMD128 (clang --target=wasm32-wasi -msimd128 -DBITNET_NO_THREADS -DBITNET_NO_MMAP), R16.
+              Of these four only the bits are tested, under qemu and in node; their speed is not measured.
+              Everything else: scalar, plain C, the same bits.
    THREADS    A model may be shared by any number of threads. An engine and its sessions take one call at a time;
               bitnet_cancel may come from anywhere. The engine's own workers sleep whenever no call is running.
    MEMORY     Model: one block for repacked weights and tables; embedding and output matrix stay in the file's mapping.
@@ -77,9 +83,10 @@
        BITNET_NO_MMAP               never map files
        BITNET_NO_THREADS            no pthreads: one thread, or the host's through bitnet_scheduler
        BITNET_NO_SIMD               plain C kernels only
-       BITNET_NO_SSSE3, _NO_AVX2, _NO_AVXVNNI, _NO_AVX512, _NO_AVX512VBMI, _NO_AMX
-                                    leave a kernel set out
-       BITNET_ONLY_SCALAR, _ONLY_SSSE3, _ONLY_AVX2, _ONLY_AVXVNNI, _ONLY_AVX512, _ONLY_AVX512VBMI, _ONLY_AMX
+       BITNET_NO_SSSE3, _NO_AVX2, _NO_AVXVNNI, _NO_AVX512, _NO_AVX512VBMI, _NO_AMX, _NO_NEON, _NO_DOTPROD, _NO_I8MM,
+       _NO_WASM                     leave a kernel set out
+       BITNET_ONLY_SCALAR, _ONLY_SSSE3, _ONLY_AVX2, _ONLY_AVXVNNI, _ONLY_AVX512, _ONLY_AVX512VBMI, _ONLY_AMX, _ONLY_NEON,
+       _ONLY_DOTPROD, _ONLY_I8MM, _ONLY_WASM
                                     only this kernel set; the CPU must have it (bitnet_model_open checks)
        BITNET_HEADER_FILENAME       how the file includes itself (default: "bitnet.h")
 
@@ -11709,7 +11716,7 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    ======================================================================================================
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
           SPM tokenizers; chat templates; integer attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI
-          and VBMI, and AMX, on the layouts R16 and T5; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
+          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
           saved states. */
 
 #if defined(__clang__)
