@@ -3167,8 +3167,10 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
   #if BNI_ISA >= BNI_ISA_NEON        /* binutils 2.40 knows sdot from armv8.2-a on, whatever the extensions */
     #if BNI_ISA == BNI_ISA_DOTPROD && !defined(__ARM_FEATURE_DOTPROD)
       #pragma GCC target("arch=armv8.2-a+dotprod")
-    #elif BNI_ISA == BNI_ISA_I8MM && !defined(__ARM_FEATURE_MATMUL_INT8)
+    #elif BNI_ISA == BNI_ISA_I8MM && !defined(__ARM_FEATURE_DOTPROD)
       #pragma GCC target("arch=armv8.2-a+dotprod+i8mm")
+    #elif BNI_ISA == BNI_ISA_I8MM    /* the build's own architecture is 8.2 or later: stay with it */
+      #pragma GCC target("+i8mm")
     #endif
   #elif BNI_ISA == BNI_ISA_SSSE3
     #pragma GCC target("ssse3")
