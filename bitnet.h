@@ -4654,7 +4654,7 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
 #elif BNI_ISA != BNI_ISA_AVX512VBMI   /* registers of 16 or 32 bytes */
 
 /* What the products below need:
-       bni_acc                     the sums of BNI_LANES rows under way: BNI_NO_SUMS, or
+       bni_acc                     the sums of BNI_LANES rows under way; BNI_NO_SUMS is none
        BNI_DOT(acc, codes, v, i)   acc += the bytes of codes, rows of four, times group i of v
        BNI_JOIN(p, q)              p + q / 4, still as bni_acc
        BNI_TO_INT32(acc)           int32 sums
@@ -4667,7 +4667,8 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
 #define bni_dot BNI_FN(bni_dot)
 
 #if BNI_ISA == BNI_ISA_NEON
-/* smlal, one product into an int16: lanes of rows 0, 1 and of rows 2, 3, four columns each, added in the end. */
+/* smlal, one product into an int16: lanes of rows 0, 1 and of rows 2, 3, four columns each, added in the end. Half of
+   what pmaddubsw adds to a lane, so twice the columns fit (bounds: see bni_one). */
 #define bni_no_sums BNI_FN(bni_no_sums)
 #define bni_join BNI_FN(bni_join)
 typedef struct bni_acc { int16x8_t low, high; } bni_acc;
@@ -4902,8 +4903,8 @@ static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 }
 
 /* y[t][16] += one strip's panel . x for up to 2 * BNI_DOT_COLS columns of n_tokens (a constant) of the ld tokens of x: 8
-   accumulators. A step adds at most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach -32768 with x = -128 and
-   32512 with x = 127: both fit. */
+   or 16 accumulators. With pmaddubsw a step adds at most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach
+   -32768 with x = -128 and 32512 with x = 127: both fit. smlal adds half of that, so 512 columns fit. */
 BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *panel, int n_cols,
                                 const int8_t *x, int ld)
 {
