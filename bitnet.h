@@ -59,7 +59,13 @@
                   avx512      512-bit vpdpbusd (Cascade Lake)       R16
                   avx512vbmi  and byte look-ups (Ice Lake, Zen 4)   T5
                   amx         and tiles for 7 tokens and more       T5    only if bitnet_model_desc.allow_amx; Linux
-              Everything else: scalar, plain C, the same bits. mingw's gcc: ssse3 at most.
+              mingw's gcc: ssse3 at most. AArch64, weights at 2 bits (R16):
+                  neon        smlal
+                  dotprod     sdot                              Linux and Apple tell; elsewhere only if the build's flags
+                  i8mm        and smmla for two tokens or more  have them
+              WebAssembly: wasm, SIMD128 (clang --target=wasm32-wasi -msimd128 -DBITNET_NO_THREADS -DBITNET_NO_MMAP), R16.
+              Of these four only the bits are tested, under qemu and in node; their speed is not measured.
+              Everything else: scalar, plain C, the same bits.
    THREADS    A model may be shared by any number of threads. An engine and its sessions take one call at a time;
               bitnet_cancel may come from anywhere. The engine's own workers sleep whenever no call is running.
    MEMORY     Model: one block for repacked weights and tables; embedding and output matrix stay in the file's mapping.
@@ -77,9 +83,10 @@
        BITNET_NO_MMAP               never map files
        BITNET_NO_THREADS            no pthreads: one thread, or the host's through bitnet_scheduler
        BITNET_NO_SIMD               plain C kernels only
-       BITNET_NO_SSSE3, _NO_AVX2, _NO_AVXVNNI, _NO_AVX512, _NO_AVX512VBMI, _NO_AMX
-                                    leave a kernel set out
-       BITNET_ONLY_SCALAR, _ONLY_SSSE3, _ONLY_AVX2, _ONLY_AVXVNNI, _ONLY_AVX512, _ONLY_AVX512VBMI, _ONLY_AMX
+       BITNET_NO_SSSE3, _NO_AVX2, _NO_AVXVNNI, _NO_AVX512, _NO_AVX512VBMI, _NO_AMX, _NO_NEON, _NO_DOTPROD, _NO_I8MM,
+       _NO_WASM                     leave a kernel set out
+       BITNET_ONLY_SCALAR, _ONLY_SSSE3, _ONLY_AVX2, _ONLY_AVXVNNI, _ONLY_AVX512, _ONLY_AVX512VBMI, _ONLY_AMX, _ONLY_NEON,
+       _ONLY_DOTPROD, _ONLY_I8MM, _ONLY_WASM
                                     only this kernel set; the CPU must have it (bitnet_model_open checks)
        BITNET_HEADER_FILENAME       how the file includes itself (default: "bitnet.h")
 
@@ -592,6 +599,18 @@ BITNET_API const char *bitnet_version(void);
 #if defined(__GNUC__) && !defined(BITNET_NO_SIMD) && (defined(__x86_64__) || defined(__i386__))
   #include <immintrin.h>             /* before the pragmas: under them gcc -m32 can't read it */
 #endif
+#if defined(__GNUC__) && !defined(BITNET_NO_SIMD) && defined(__aarch64__)
+  #include <arm_neon.h>
+  #if defined(__linux__)
+    #include <sys/auxv.h>
+  #elif defined(__APPLE__)
+    #include <sys/types.h>
+    #include <sys/sysctl.h>
+  #endif
+#endif
+#if defined(__wasm_simd128__) && !defined(BITNET_NO_SIMD)
+  #include <wasm_simd128.h>
+#endif
 
 /* Same bits everywhere needs plain IEEE arithmetic: no fused multiply-add that the source does not ask for, no
    re-association, no x87. The host may compile with -ffast-math; these pragmas take it back for this file (the
@@ -803,6 +822,18 @@ BNI_INLINE int bni_cpu_count(void)
   #define BNI_NEW_ASM 1
 #else
   #define BNI_NEW_ASM 0
+#endif
+
+/* The same for Arm's sdot and smmla. */
+#if defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) && __GNUC__ >= 8
+  #define BNI_DOTPROD_ASM 1
+#else
+  #define BNI_DOTPROD_ASM 0
+#endif
+#if defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 10
+  #define BNI_I8MM_ASM 1
+#else
+  #define BNI_I8MM_ASM 0
 #endif
 
 /* AMX, the matrix unit of x86 servers, where compiler (and so its assembler) and system know it. Linux lets a process
@@ -3111,7 +3142,7 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
        bni_vf_negate                  the sign bit turned
        bni_vf_keep(a, n, other)       lanes 0 .. n-1 of a, other's from n on; any n, also below 0 and above 16
        bni_vf_sum highest             the lanes folded by halves, 8 onto 8, 4 onto 4, 2 onto 2, 1 onto 1
-       bni_vf_round                   nearest int32, halves to even; too large or NaN: INT32_MIN
+       bni_vf_round                   nearest int32, halves to even; of |a| < 2^31, so kernels clamp first
        bni_vf_power2(e)               2^(e - 127), 1 <= e <= 254
        bni_vf_magnitude               the bits without the sign, as integers
        bni_vf_from_int f16 bf16       converted, exactly or rounded to even
@@ -3119,10 +3150,11 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
        bni_vi_load store set          16 int32 at p; one in every lane
        bni_vi_add sub and or max      lane by lane, signed
        bni_vi_shr shl(a, n)           every lane by n bits, zeros come in
-       bni_vi_pairs(acc, a, b)        acc + a.lo * b.lo + a.hi * b.hi of the int16 halves of each lane
+       bni_vp_zero add sum            bni_vp, sums of products under way: none; (acc, a, b), acc + a.lo * b.lo + a.hi * b.hi of
+                                      the int16 halves of each lane; as bni_vi. They wrap around
        bni_vi_sum highest             over the lanes
        bni_vi_from_i8 u8              16 bytes at p, widened
-       bni_vi_to_i8 i16               narrowed with saturation, lane 0 first
+       bni_vi_to_i8 i16               narrowed with saturation, lane 0 first, to the 16 at p
 
    A new instruction set: a block here with these names, a matrix product in >>kernels, an entry in >>dispatch. */
 
@@ -3160,17 +3192,37 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
 #define bni_vi_max BNI_FN(bni_vi_max)
 #define bni_vi_shr BNI_FN(bni_vi_shr)
 #define bni_vi_shl BNI_FN(bni_vi_shl)
-#define bni_vi_pairs BNI_FN(bni_vi_pairs)
+#define bni_vp BNI_FN(bni_vp)
+#define bni_vp_zero BNI_FN(bni_vp_zero)
+#define bni_vp_add BNI_FN(bni_vp_add)
+#define bni_vp_sum BNI_FN(bni_vp_sum)
 #define bni_vi_sum BNI_FN(bni_vi_sum)
 #define bni_vi_highest BNI_FN(bni_vi_highest)
+#define bni_round4 BNI_FN(bni_round4)
+#define bni_float4 BNI_FN(bni_float4)
+#define bni_from_f16_4 BNI_FN(bni_from_f16_4)
+#define bni_from_u16_4 BNI_FN(bni_from_u16_4)
 #define bni_vi_from_i8 BNI_FN(bni_vi_from_i8)
 #define bni_vi_from_u8 BNI_FN(bni_vi_from_u8)
 #define bni_vi_to_i8 BNI_FN(bni_vi_to_i8)
 #define bni_vi_to_i16 BNI_FN(bni_vi_to_i16)
 
-/* The target of this pass, up to the end of >>kernels. AVX-VNNI's two instructions are written in asm. */
+/* Some passes add ternary products to the set of another, no more. */
+#if BNI_ISA == BNI_ISA_AVX512VBMI || BNI_ISA == BNI_ISA_DOTPROD || BNI_ISA == BNI_ISA_I8MM
+  #define BNI_WHOLE 0
+#else
+  #define BNI_WHOLE 1
+#endif
+
+/* The target of this pass, up to the end of >>kernels; NEON and WebAssembly have that of the build. AVX-VNNI's two
+   instructions and those of dotprod and i8mm are written in asm. */
 #if defined(__clang__)
-  #if BNI_ISA == BNI_ISA_SSSE3
+  #if BNI_ISA == BNI_ISA_NEON || BNI_ISA == BNI_ISA_WASM
+  #elif BNI_ISA == BNI_ISA_DOTPROD
+    #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+  #elif BNI_ISA == BNI_ISA_I8MM
+    #pragma clang attribute push(__attribute__((target("dotprod,i8mm"))), apply_to = function)
+  #elif BNI_ISA == BNI_ISA_SSSE3
     #pragma clang attribute push(__attribute__((target("ssse3"))), apply_to = function)
   #elif BNI_ISA <= BNI_ISA_AVXVNNI
     #pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
@@ -3186,7 +3238,15 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
   #ifdef BNI_UNOPTIMISED
     #pragma GCC optimize("O3")
   #endif
-  #if BNI_ISA == BNI_ISA_SSSE3
+  #if BNI_ISA >= BNI_ISA_NEON        /* binutils 2.40 knows sdot from armv8.2-a on, whatever the extensions */
+    #if BNI_ISA == BNI_ISA_DOTPROD && !defined(__ARM_FEATURE_DOTPROD)
+      #pragma GCC target("arch=armv8.2-a+dotprod")
+    #elif BNI_ISA == BNI_ISA_I8MM && !defined(__ARM_FEATURE_DOTPROD)
+      #pragma GCC target("arch=armv8.2-a+dotprod+i8mm")
+    #elif BNI_ISA == BNI_ISA_I8MM    /* the build's own architecture is 8.2 or later: stay with it */
+      #pragma GCC target("+i8mm")
+    #endif
+  #elif BNI_ISA == BNI_ISA_SSSE3
     #pragma GCC target("ssse3")
   #elif BNI_ISA <= BNI_ISA_AVXVNNI
     #pragma GCC target("avx2,f16c")
@@ -3203,7 +3263,11 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
 /* Full unrolling, so that small arrays of vectors become registers. */
 #if defined(__clang__)
   #define BNI_UNROLL _Pragma("clang loop unroll(full)")
-  #if BNI_ISA >= BNI_ISA_AVX512
+  #if BNI_ISA == BNI_ISA_WASM
+    #define BNI_VSETTLE(x) ((void)0)
+  #elif BNI_ISA >= BNI_ISA_NEON
+    #define BNI_VSETTLE(x) __asm__("" : "+w"(x))
+  #elif BNI_ISA >= BNI_ISA_AVX512
     #define BNI_VSETTLE(x) __asm__("" : "+v"(x))
   #else
     #define BNI_VSETTLE(x) __asm__("" : "+x"(x))
@@ -3217,8 +3281,154 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
    inlines them, and the constant becomes a variable. */
 #define BNI_APART __asm__ __volatile__("")
 
-#if BNI_ISA != BNI_ISA_AVX512VBMI   /* which adds ternary products to AVX-512's set, no more */
+#if BNI_ISA >= BNI_ISA_NEON
+/* ------------------------------------------------------------- registers of 16 bytes, NEON and WebAssembly
+   Four registers, lanes 0-3 to 12-15. Written with the compiler's own vectors and operators; intrinsics where there is
+   no operator. BNI_EACH(x) is x once for every register, with i its number, a constant. */
 
+#define BNI_PARTS 4
+#define BNI_LANES 4
+#define BNI_EACH(x) { enum { i = 0 }; x; } { enum { i = 1 }; x; } { enum { i = 2 }; x; } { enum { i = 3 }; x; }
+#define bni_pf BNI_FN(bni_pf)
+#define bni_pi BNI_FN(bni_pi)
+#define bni_pu BNI_FN(bni_pu)
+#define bni_pi_any BNI_FN(bni_pi_any)
+typedef float bni_pf __attribute__((vector_size(16)));
+typedef int32_t bni_pi __attribute__((vector_size(16)));
+typedef uint32_t bni_pu __attribute__((vector_size(16)));
+typedef int32_t bni_pi_any __attribute__((vector_size(16), aligned(1), may_alias));     /* at any address */
+#define BNI_LOADI(p) (*(const bni_pi_any *)(const void *)(p))
+#define BNI_STOREI(p, a) (*(bni_pi_any *)(void *)(p) = (bni_pi)(a))
+#define BNI_ADD(a, b) ((bni_pi)((bni_pu)(a) + (bni_pu)(b)))          /* wraps around */
+#define BNI_SHR(a, n) ((bni_pi)((bni_pu)(a) >> (uint32_t)(n)))
+#define BNI_BYTES(b) BNI_SPLAT((b) * 0x01010101)
+#if BNI_ISA == BNI_ISA_WASM
+  #define BNI_SPLAT(x) ((bni_pi)wasm_i32x4_splat(x))
+  #define BNI_EVEN(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 0, 2, 4, 6))
+  #define BNI_ODD(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 1, 3, 5, 7))
+  #define BNI_ZIP_LOW(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 0, 4, 1, 5))
+  #define BNI_ZIP_HIGH(a, b) ((bni_pi)wasm_i32x4_shuffle((v128_t)(a), (v128_t)(b), 2, 6, 3, 7))
+#else
+  #define BNI_SPLAT(x) ((bni_pi)vdupq_n_s32(x))
+  #define BNI_EVEN(a, b) ((bni_pi)vuzp1q_s32((int32x4_t)(a), (int32x4_t)(b)))
+  #define BNI_ODD(a, b) ((bni_pi)vuzp2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+  #define BNI_ZIP_LOW(a, b) ((bni_pi)vzip1q_s32((int32x4_t)(a), (int32x4_t)(b)))
+  #define BNI_ZIP_HIGH(a, b) ((bni_pi)vzip2q_s32((int32x4_t)(a), (int32x4_t)(b)))
+#endif
+#endif /* NEON, WebAssembly */
+
+#if BNI_WHOLE
+#if BNI_ISA >= BNI_ISA_NEON
+typedef struct bni_vf { bni_pf p[4]; } bni_vf;
+typedef struct bni_vi { bni_pi p[4]; } bni_vi;
+#endif
+
+/* What differs between NEON and WebAssembly. */
+#if BNI_ISA == BNI_ISA_NEON
+typedef struct bni_vp { int32x4_t low[4], high[4]; } bni_vp;     /* the pairs of lanes 0, 1 and 2, 3 not yet added */
+
+BNI_VINLINE float bni_half(const uint8_t *p)
+{
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bni_load_u16(p)))), 0);
+}
+BNI_VINLINE bni_pi bni_round4(bni_pf a) { return (bni_pi)vcvtnq_s32_f32((float32x4_t)a); }
+BNI_VINLINE bni_pf bni_float4(bni_pi a) { return (bni_pf)vcvtq_f32_s32((int32x4_t)a); }
+BNI_VINLINE bni_pf bni_from_f16_4(const uint8_t *p) { return (bni_pf)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+BNI_VINLINE bni_pi bni_from_u16_4(const uint8_t *p) { return (bni_pi)vmovl_u16(vreinterpret_u16_u8(vld1_u8(p))); }
+BNI_VINLINE bni_vp bni_vp_zero(void)
+{
+    bni_vp a;
+    BNI_EACH(a.low[i] = a.high[i] = vdupq_n_s32(0))
+    return a;
+}
+/* asm, because clang 14 sees that the halves of a broadcast are equal, and moves the other operand's upper half down
+   instead of taking smlal2. */
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
+{
+    BNI_EACH(__asm__("smlal %0.4s, %1.4h, %2.4h" : "+w"(acc.low[i]) : "w"(a.p[i]), "w"(b.p[i])))
+    BNI_EACH(__asm__("smlal2 %0.4s, %1.8h, %2.8h" : "+w"(acc.high[i]) : "w"(a.p[i]), "w"(b.p[i])))
+    return acc;
+}
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc)
+{
+    bni_vi a;
+    BNI_EACH(a.p[i] = (bni_pi)vpaddq_s32(acc.low[i], acc.high[i]))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    const int8x16_t bytes = (int8x16_t)BNI_LOADI(p);
+    const int16x8_t a = vmovl_s8(vget_low_s8(bytes)), b = vmovl_high_s8(bytes);
+    bni_vi r;
+    r.p[0] = (bni_pi)vmovl_s16(vget_low_s16(a));
+    r.p[1] = (bni_pi)vmovl_high_s16(a);
+    r.p[2] = (bni_pi)vmovl_s16(vget_low_s16(b));
+    r.p[3] = (bni_pi)vmovl_high_s16(b);
+    return r;
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    const uint8x16_t bytes = (uint8x16_t)BNI_LOADI(p);
+    const uint16x8_t a = vmovl_u8(vget_low_u8(bytes)), b = vmovl_high_u8(bytes);
+    bni_vi r;
+    r.p[0] = (bni_pi)vmovl_u16(vget_low_u16(a));
+    r.p[1] = (bni_pi)vmovl_high_u16(a);
+    r.p[2] = (bni_pi)vmovl_u16(vget_low_u16(b));
+    r.p[3] = (bni_pi)vmovl_high_u16(b);
+    return r;
+}
+/* Eight int32 to int16, sixteen int16 to int8, saturated. */
+#define BNI_NARROW16(a, b) vqmovn_high_s32(vqmovn_s32((int32x4_t)(a)), (int32x4_t)(b))
+#define BNI_NARROW8(a, b) vqmovn_high_s16(vqmovn_s16(a), b)
+
+#elif BNI_ISA == BNI_ISA_WASM
+typedef bni_vi bni_vp;
+
+BNI_VINLINE float bni_half(const uint8_t *p) { return bni_f16_to_f32(bni_load_u16(p)); }
+BNI_VINLINE bni_pi bni_round4(bni_pf a) { return (bni_pi)wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest((v128_t)a)); }
+BNI_VINLINE bni_pf bni_float4(bni_pi a) { return (bni_pf)wasm_f32x4_convert_i32x4((v128_t)a); }
+BNI_VINLINE bni_pi bni_from_u16_4(const uint8_t *p) { return (bni_pi)wasm_u32x4_load16x4(p); }
+/* bni_f16_to_f32: exponent and fraction moved to their places are the number times 2^-112, denormals too; infinity and
+   NaN, 31 in the exponent of F16, get 255. */
+BNI_VINLINE bni_pf bni_from_f16_4(const uint8_t *p)
+{
+    const bni_pi h = bni_from_u16_4(p), bits = (h & BNI_SPLAT(0x7fff)) << 13;
+    const bni_pi special = (bni_pi)(bits > BNI_SPLAT(0x0f7fffff)) & BNI_SPLAT(0x7f800000);
+    const bni_pf number = (bni_pf)bits * (bni_pf)wasm_f32x4_splat(5.192296858534828e33f);
+    return (bni_pf)((bni_pi)number | special | (bni_pi)((bni_pu)(h & BNI_SPLAT(0x8000)) << 16u));
+}
+BNI_VINLINE bni_vp bni_vp_zero(void) { bni_vp a; BNI_EACH(a.p[i] = BNI_SPLAT(0)) return a; }
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc) { return acc; }
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
+{
+    BNI_EACH(acc.p[i] = BNI_ADD(acc.p[i], wasm_i32x4_dot_i16x8((v128_t)a.p[i], (v128_t)b.p[i])))
+    return acc;
+}
+BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
+{
+    const v128_t a = wasm_i16x8_load8x8(p), b = wasm_i16x8_load8x8(p + 8);
+    bni_vi r;
+    r.p[0] = (bni_pi)wasm_i32x4_extend_low_i16x8(a);
+    r.p[1] = (bni_pi)wasm_i32x4_extend_high_i16x8(a);
+    r.p[2] = (bni_pi)wasm_i32x4_extend_low_i16x8(b);
+    r.p[3] = (bni_pi)wasm_i32x4_extend_high_i16x8(b);
+    return r;
+}
+BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
+{
+    const v128_t a = wasm_u16x8_load8x8(p), b = wasm_u16x8_load8x8(p + 8);
+    bni_vi r;
+    r.p[0] = (bni_pi)wasm_u32x4_extend_low_u16x8(a);
+    r.p[1] = (bni_pi)wasm_u32x4_extend_high_u16x8(a);
+    r.p[2] = (bni_pi)wasm_u32x4_extend_low_u16x8(b);
+    r.p[3] = (bni_pi)wasm_u32x4_extend_high_u16x8(b);
+    return r;
+}
+#define BNI_NARROW16(a, b) wasm_i16x8_narrow_i32x4((v128_t)(a), (v128_t)(b))
+#define BNI_NARROW8(a, b) wasm_i8x16_narrow_i16x8(a, b)
+#endif /* WebAssembly */
+
+#if BNI_ISA < BNI_ISA_NEON
 /* bni_f16_to_f32, by the instruction where there is one. */
 BNI_VINLINE float bni_half(const uint8_t *p)
 {
@@ -3228,6 +3438,7 @@ BNI_VINLINE float bni_half(const uint8_t *p)
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128((int)bni_load_u16(p))));
 #endif
 }
+#endif
 
 #if BNI_ISA == BNI_ISA_AVX512
 /* ------------------------------------------------------------------------------------------------- AVX-512
@@ -3235,6 +3446,7 @@ BNI_VINLINE float bni_half(const uint8_t *p)
 
 typedef __m512 bni_vf;
 typedef __m512i bni_vi;
+typedef __m512i bni_vp;
 
 BNI_VINLINE bni_vf bni_vf_load(const float *p) { return _mm512_loadu_ps(p); }
 BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { _mm512_storeu_ps(p, a); }
@@ -3307,11 +3519,13 @@ BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n) { return _mm512_srl_epi32(a, _mm_
 BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 /* asm, because gcc 12.2 copies the accumulators of the intrinsic to the stack in every turn of a loop once 16 of them
    are live. */
-BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
 {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
 }
+BNI_VINLINE bni_vp bni_vp_zero(void) { return _mm512_setzero_si512(); }
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc) { return acc; }
 BNI_VINLINE int32_t bni_vi_sum(bni_vi a) { return _mm512_reduce_add_epi32(a); }
 BNI_VINLINE int32_t bni_vi_highest(bni_vi a) { return _mm512_reduce_max_epi32(a); }
 BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
@@ -3322,11 +3536,124 @@ BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a) { return _mm512_cvtsepi32_epi8(a); }
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtsepi32_epi8(a));
+}
 BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16(a));
 }
+
+#elif BNI_ISA >= BNI_ISA_NEON
+/* a where m, b elsewhere. For the smaller of two too: the minimum of NEON is NaN where either is. */
+#define BNI_PICK(m, a, b) (((bni_pi)(a) & (bni_pi)(m)) | ((bni_pi)(b) & ~(bni_pi)(m)))
+
+BNI_VINLINE bni_vf bni_vf_load(const float *p) { bni_vf a; BNI_EACH(a.p[i] = (bni_pf)BNI_LOADI(p + 4 * i)) return a; }
+BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { BNI_EACH(BNI_STOREI(p + 4 * i, a.p[i])) }
+BNI_VINLINE bni_vi bni_vi_load(const void *p) { bni_vi a; BNI_EACH(a.p[i] = BNI_LOADI((const int32_t *)p + 4 * i)) return a; }
+BNI_VINLINE void bni_vi_store(void *p, bni_vi a) { BNI_EACH(BNI_STOREI((int32_t *)p + 4 * i, a.p[i])) }
+BNI_VINLINE bni_vi bni_vi_set(int32_t x) { bni_vi a; BNI_EACH(a.p[i] = BNI_SPLAT(x)) return a; }
+BNI_VINLINE bni_vf bni_vf_set(float x) { bni_vf a; BNI_EACH(a.p[i] = (bni_pf)BNI_SPLAT((int32_t)bni_float_bits(x))) return a; }
+BNI_VINLINE bni_vf bni_vf_add(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] + b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_sub(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] - b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_mul(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] * b.p[i]; BNI_VSETTLE(a.p[i])) return a; }
+BNI_VINLINE bni_vf bni_vf_div(bni_vf a, bni_vf b) { BNI_EACH(a.p[i] = a.p[i] / b.p[i]) return a; }
+BNI_VINLINE bni_vf bni_vf_min(bni_vf a, bni_vf b)
+{
+    BNI_EACH(a.p[i] = (bni_pf)BNI_PICK(a.p[i] < b.p[i], a.p[i], b.p[i]))
+    return a;
+}
+BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b)
+{
+    BNI_EACH(a.p[i] = (bni_pf)BNI_PICK(a.p[i] > b.p[i], a.p[i], b.p[i]))
+    return a;
+}
+BNI_VINLINE bni_vf bni_vf_negate(bni_vf a)
+{
+    BNI_EACH(a.p[i] = (bni_pf)((bni_pi)a.p[i] ^ BNI_SPLAT(INT32_MIN)))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { bni_vi r; BNI_EACH(r.p[i] = bni_round4(a.p[i])) return r; }
+BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { bni_vf r; BNI_EACH(r.p[i] = (bni_pf)((bni_pu)e.p[i] << 23u)) return r; }
+BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
+{
+    bni_vi r;
+    BNI_EACH(r.p[i] = (bni_pi)a.p[i] & BNI_SPLAT(INT32_MAX))
+    return r;
+}
+BNI_VINLINE bni_vf bni_vf_from_int(bni_vi a) { bni_vf r; BNI_EACH(r.p[i] = bni_float4(a.p[i])) return r; }
+BNI_VINLINE bni_vf bni_vf_from_f16(const uint8_t *p) { bni_vf r; BNI_EACH(r.p[i] = bni_from_f16_4(p + 8 * i)) return r; }
+BNI_VINLINE bni_vf bni_vf_from_bf16(const uint8_t *p)
+{
+    bni_vf r;
+    BNI_EACH(r.p[i] = (bni_pf)((bni_pu)bni_from_u16_4(p + 8 * i) << 16u))
+    return r;
+}
+BNI_VINLINE void bni_vf_unzip(const float *p, bni_vf *even, bni_vf *odd)
+{
+    BNI_EACH(const bni_pi a = BNI_LOADI(p + 8 * i); const bni_pi b = BNI_LOADI(p + 8 * i + 4);
+             even->p[i] = (bni_pf)BNI_EVEN(a, b); odd->p[i] = (bni_pf)BNI_ODD(a, b))
+}
+BNI_VINLINE void bni_vf_zip(float *p, bni_vf even, bni_vf odd)
+{
+    BNI_EACH(BNI_STOREI(p + 8 * i, BNI_ZIP_LOW(even.p[i], odd.p[i]));
+             BNI_STOREI(p + 8 * i + 4, BNI_ZIP_HIGH(even.p[i], odd.p[i])))
+}
+BNI_VINLINE bni_vf bni_vf_keep(bni_vf a, int n, bni_vf other)
+{
+    static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    BNI_EACH(a.p[i] = (bni_pf)BNI_PICK(BNI_SPLAT(n) > BNI_LOADI(lanes + 4 * i), a.p[i], other.p[i]))
+    return a;
+}
+BNI_VINLINE float bni_vf_sum(bni_vf a)
+{
+    const bni_pf c = (a.p[0] + a.p[2]) + (a.p[1] + a.p[3]);
+    return (c[0] + c[2]) + (c[1] + c[3]);
+}
+BNI_VINLINE float bni_vf_highest(bni_vf a)
+{
+    const bni_pf b = (bni_pf)BNI_PICK(a.p[0] > a.p[2], a.p[0], a.p[2]), c = (bni_pf)BNI_PICK(a.p[1] > a.p[3], a.p[1], a.p[3]);
+    const bni_pf d = (bni_pf)BNI_PICK(b > c, b, c);
+    const float e = d[0] > d[2] ? d[0] : d[2], f = d[1] > d[3] ? d[1] : d[3];
+    return e > f ? e : f;
+}
+
+BNI_VINLINE bni_vi bni_vi_add(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = BNI_ADD(a.p[i], b.p[i])) return a; }
+BNI_VINLINE bni_vi bni_vi_sub(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = (bni_pi)((bni_pu)a.p[i] - (bni_pu)b.p[i])) return a; }
+BNI_VINLINE bni_vi bni_vi_and(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = a.p[i] & b.p[i]) return a; }
+BNI_VINLINE bni_vi bni_vi_or(bni_vi a, bni_vi b) { BNI_EACH(a.p[i] = a.p[i] | b.p[i]) return a; }
+BNI_VINLINE bni_vi bni_vi_max(bni_vi a, bni_vi b)
+{
+    BNI_EACH(a.p[i] = BNI_PICK(a.p[i] > b.p[i], a.p[i], b.p[i]))
+    return a;
+}
+BNI_VINLINE bni_vi bni_vi_shr(bni_vi a, int n) { BNI_EACH(a.p[i] = BNI_SHR(a.p[i], n)) return a; }
+BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n) { BNI_EACH(a.p[i] = (bni_pi)((bni_pu)a.p[i] << (uint32_t)n)) return a; }
+BNI_VINLINE int32_t bni_vi_sum(bni_vi a)
+{
+    const bni_pu c = (bni_pu)a.p[0] + (bni_pu)a.p[1] + (bni_pu)a.p[2] + (bni_pu)a.p[3];
+    return (int32_t)(c[0] + c[1] + c[2] + c[3]);
+}
+BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
+{
+    const bni_pi b = BNI_PICK(a.p[0] > a.p[2], a.p[0], a.p[2]), c = BNI_PICK(a.p[1] > a.p[3], a.p[1], a.p[3]);
+    const bni_pi d = BNI_PICK(b > c, b, c);
+    const int32_t e = d[0] > d[2] ? d[0] : d[2], f = d[1] > d[3] ? d[1] : d[3];
+    return e > f ? e : f;
+}
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
+{
+    BNI_STOREI(p, BNI_NARROW8(BNI_NARROW16(a.p[0], a.p[1]), BNI_NARROW16(a.p[2], a.p[3])));
+}
+BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
+{
+    BNI_STOREI(p, BNI_NARROW16(a.p[0], a.p[1]));
+    BNI_STOREI(p + 8, BNI_NARROW16(a.p[2], a.p[3]));
+}
+#undef BNI_PICK
+#undef BNI_NARROW16
+#undef BNI_NARROW8
 
 #else /* SSSE3, AVX2, AVX-VNNI */
 /* ------------------------------------------------------------------------------- registers of 16 or 32 bytes
@@ -3357,6 +3684,7 @@ typedef __m256i bni_pi;
 #define BNI_LANES (16 / BNI_PARTS)
 typedef struct bni_vf { bni_pf p[BNI_PARTS]; } bni_vf;
 typedef struct bni_vi { bni_pi p[BNI_PARTS]; } bni_vi;
+typedef bni_vi bni_vp;
 
 BNI_VINLINE bni_vf bni_vf_load(const float *p) { bni_vf a; BNI_EACH(a.p[i] = BNI_MM(loadu_ps)(p + BNI_LANES * i)) return a; }
 BNI_VINLINE void bni_vf_store(float *p, bni_vf a) { BNI_EACH(BNI_MM(storeu_ps)(p + BNI_LANES * i, a.p[i])) }
@@ -3409,7 +3737,9 @@ BNI_VINLINE bni_vi bni_vi_shl(bni_vi a, int n)
     BNI_EACH(a.p[i] = BNI_MM(sll_epi32)(a.p[i], _mm_cvtsi32_si128(n)))
     return a;
 }
-BNI_VINLINE bni_vi bni_vi_pairs(bni_vi acc, bni_vi a, bni_vi b)
+BNI_VINLINE bni_vp bni_vp_zero(void) { return bni_vi_set(0); }
+BNI_VINLINE bni_vi bni_vp_sum(bni_vp acc) { return acc; }
+BNI_VINLINE bni_vp bni_vp_add(bni_vp acc, bni_vi a, bni_vi b)
 {
 #if BNI_ISA == BNI_ISA_AVXVNNI
     BNI_EACH(__asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc.p[i]) : "x"(a.p[i]), "x"(b.p[i])))
@@ -3485,9 +3815,9 @@ BNI_VINLINE bni_vi bni_vi_from_i8(const uint8_t *p)
     return bni_vi_widen(bytes, _mm_cmpgt_epi8(_mm_setzero_si128(), bytes));
 }
 BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p) { return bni_vi_widen(BNI_LOADI(p), _mm_setzero_si128()); }
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
 {
-    return _mm_packs_epi16(_mm_packs_epi32(a.p[0], a.p[1]), _mm_packs_epi32(a.p[2], a.p[3]));
+    BNI_STOREI(p, _mm_packs_epi16(_mm_packs_epi32(a.p[0], a.p[1]), _mm_packs_epi32(a.p[2], a.p[3])));
 }
 BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a)
 {
@@ -3552,10 +3882,10 @@ BNI_VINLINE bni_vi bni_vi_from_u8(const uint8_t *p)
 }
 /* 16 saturated int16 in order: packs works within halves, so the quarters come out as 0 2 1 3. */
 #define BNI_TO_I16(a) _mm256_permute4x64_epi64(_mm256_packs_epi32((a).p[0], (a).p[1]), 0xd8)
-BNI_VINLINE __m128i bni_vi_to_i8(bni_vi a)
+BNI_VINLINE void bni_vi_to_i8(int8_t *p, bni_vi a)
 {
     const __m256i b = BNI_TO_I16(a);
-    return _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
 }
 BNI_VINLINE void bni_vi_to_i16(int16_t *p, bni_vi a) { BNI_STOREI(p, BNI_TO_I16(a)); }
 #undef BNI_TO_I16
@@ -3748,7 +4078,7 @@ static int32_t BNI_FN(bni_quantize_i8)(int8_t *q, int run, int stride, const flo
         v = bni_vf_max(bni_vf_min(v, bni_vf_set(127.0f)), bni_vf_set(-128.0f));
         rounded = bni_vf_round(v);
         sum = bni_vi_add(sum, rounded);
-        _mm_storeu_si128((__m128i *)(void *)bytes, bni_vi_to_i8(rounded));
+        bni_vi_to_i8(bytes, rounded);
         if (run > 4) {
             memcpy(to, bytes, 16);
         } else {
@@ -3853,23 +4183,24 @@ static void BNI_FN(bni_rope)(float *x, const float *cos_sin, int n_rot, int neox
 BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, int ld_out, const int16_t *m,
                                int stride, int n_pairs, const int16_t *a, int ld_a)
 {
-    bni_vi acc[BNI_TILE_ROWS][BNI_TILE_VECTORS], operand[BNI_TILE_VECTORS];
+    bni_vp acc[BNI_TILE_ROWS][BNI_TILE_VECTORS];
+    bni_vi operand[BNI_TILE_VECTORS];
     int p, r, v;
     BNI_UNROLL for (r = 0; r < rows; r++)
         BNI_UNROLL for (v = 0; v < vectors; v++)
-            acc[r][v] = bni_vi_set(0);
+            acc[r][v] = bni_vp_zero();
     for (p = 0; p < n_pairs; p++, m += stride) {
         BNI_UNROLL for (v = 0; v < vectors; v++)
             operand[v] = bni_vi_load(m + 32 * v);
         BNI_UNROLL for (r = 0; r < rows; r++) {
             bni_vi factor = bni_vi_set((int32_t)bni_load_u32(a + (ptrdiff_t)r * ld_a + 2 * p));
             BNI_UNROLL for (v = 0; v < vectors; v++)
-                acc[r][v] = bni_vi_pairs(acc[r][v], operand[v], factor);
+                acc[r][v] = bni_vp_add(acc[r][v], operand[v], factor);
         }
     }
     BNI_UNROLL for (r = 0; r < rows; r++)
         BNI_UNROLL for (v = 0; v < vectors; v++)
-            bni_vi_store(out + (ptrdiff_t)r * ld_out + 16 * v, acc[r][v]);
+            bni_vi_store(out + (ptrdiff_t)r * ld_out + 16 * v, bni_vp_sum(acc[r][v]));
 }
 
 /* One group of rows over all vectors: whole tiles, then single vectors. */
@@ -4177,7 +4508,7 @@ static void BNI_FN(bni_dot_rows)(float *const *y, int type, const uint8_t *rows,
 
 #if BNI_ISA == BNI_ISA_AVX512 || BNI_ISA == BNI_ISA_AVX512VBMI
 
-/* acc += the four products of unsigned and signed bytes in every lane. asm: see bni_vi_pairs. */
+/* acc += the four products of unsigned and signed bytes in every lane. asm: see bni_vp_add. */
 #define BNI_DOT4(acc, codes, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x))
 #define BNI_FOUR(p) _mm512_set1_epi32((int32_t)bni_load_u32(p))
 
@@ -4396,33 +4727,152 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
     }
 }
 
-#elif BNI_ISA != BNI_ISA_AVX512VBMI   /* SSSE3, AVX2, AVX-VNNI */
+#elif BNI_ISA != BNI_ISA_AVX512VBMI   /* registers of 16 or 32 bytes */
 
-#define BNI_FOUR(p) BNI_MM(set1_epi32)((int32_t)bni_load_u32(p))
+/* What the products below need:
+       bni_acc                     the sums of BNI_LANES rows under way; BNI_NO_SUMS is none
+       BNI_DOT(acc, codes, v, i)   acc += the bytes of codes, rows of four, times group i of v
+       BNI_JOIN(p, q)              p + q / 4, still as bni_acc
+       BNI_TO_INT32(acc)           int32 sums
+       BNI_DOT_COLS                columns of R16 after which bni_acc must go to int32
+       bni_fours                   up to four groups of four activations; bni_fours_load(x, n): n of them from x on
+       BNI_TILE_TOKENS             tokens of a tile: as many as the registers hold bni_acc */
+#define bni_acc BNI_FN(bni_acc)
+#define bni_fours BNI_FN(bni_fours)
+#define bni_fours_load BNI_FN(bni_fours_load)
+#define bni_dot BNI_FN(bni_dot)
 
-/* acc += products of unsigned and signed bytes. AVX-VNNI: four into an int32. Else two into an int16, pmaddubsw, and
-   acc must be flushed to int32 in time. */
+#if BNI_ISA == BNI_ISA_NEON
+/* smlal, one product into an int16: lanes of rows 0, 1 and of rows 2, 3, four columns each, added in the end. Half of
+   what pmaddubsw adds to a lane, so twice the columns fit (bounds: see bni_one). */
+#define bni_no_sums BNI_FN(bni_no_sums)
+#define bni_join BNI_FN(bni_join)
+typedef struct bni_acc { int16x8_t low, high; } bni_acc;
+typedef struct bni_fours { bni_pi p[4]; } bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    bni_fours v;
+    int i;
+    BNI_UNROLL for (i = 0; i < n; i++)
+        v.p[i] = BNI_SPLAT((int32_t)bni_load_u32(x + 4 * i));
+    return v;
+}
+BNI_VINLINE bni_acc bni_no_sums(void)
+{
+    bni_acc a;
+    a.low = a.high = vdupq_n_s16(0);
+    return a;
+}
+BNI_VINLINE bni_acc bni_dot(bni_acc acc, bni_pi codes, bni_pi x)      /* asm: see bni_vp_add */
+{
+    __asm__("smlal %0.8h, %1.8b, %2.8b" : "+w"(acc.low) : "w"(codes), "w"(x));
+    __asm__("smlal2 %0.8h, %1.16b, %2.16b" : "+w"(acc.high) : "w"(codes), "w"(x));
+    return acc;
+}
+BNI_VINLINE bni_acc bni_join(bni_acc p, bni_acc q)
+{
+    p.low = vsraq_n_s16(p.low, q.low, 2);
+    p.high = vsraq_n_s16(p.high, q.high, 2);
+    return p;
+}
+#define BNI_NO_SUMS bni_no_sums()
+#define BNI_DOT(acc, codes, v, i) (acc = bni_dot(acc, codes, (v).p[i]))
+#define BNI_DOT_COLS 256
+#define BNI_TO_INT32(a) vpaddq_s32(vpaddlq_s16((a).low), vpaddlq_s16((a).high))
+#define BNI_JOIN(p, q) bni_join(p, q)
+#define BNI_TILE_TOKENS 2
+
+#elif BNI_ISA == BNI_ISA_WASM
+/* i32x4.dot_i16x8_s, two products into an int32. Codes seen as 16 bits hold two columns, 0 and 2 below 1 and 3: masked
+   or shifted they are int16 as they stand, and the activations are taken apart to match. */
+typedef bni_pi bni_acc;
+typedef struct bni_fours { v128_t even[4], odd[4]; } bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    bni_fours v;
+    int i;
+    BNI_UNROLL for (i = 0; i < n; i++) {
+        const v128_t four = wasm_v128_load32_splat(x + 4 * i);
+        v.even[i] = wasm_i16x8_shr(wasm_i16x8_shl(four, 8), 8);
+        v.odd[i] = wasm_i16x8_shr(four, 8);
+    }
+    return v;
+}
+BNI_VINLINE bni_acc bni_dot(bni_acc acc, bni_pi codes, v128_t even, v128_t odd)
+{
+    acc = BNI_ADD(acc, wasm_i32x4_dot_i16x8((v128_t)(codes & BNI_SPLAT(0x00ff00ff)), even));
+    return BNI_ADD(acc, wasm_i32x4_dot_i16x8(wasm_u16x8_shr((v128_t)codes, 8), odd));
+}
+#define BNI_NO_SUMS BNI_SPLAT(0)
+#define BNI_DOT(acc, codes, v, i) (acc = bni_dot(acc, codes, (v).even[i], (v).odd[i]))
+#define BNI_DOT_COLS BNI_PANEL_COLS
+#define BNI_TO_INT32(a) (a)
+#define BNI_JOIN(p, q) BNI_ADD(p, (q) >> 2)
+#define BNI_TILE_TOKENS 2
+
+#elif BNI_ISA == BNI_ISA_DOTPROD || BNI_ISA == BNI_ISA_I8MM
+/* sdot, four products into an int32. It takes any group of a register as its second operand, so the activations are
+   not broadcast. 16 of 32 registers of sums. */
+typedef bni_pi bni_acc;
+typedef bni_pi bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    (void)n;                         /* 16 bytes in any case: what is behind the last group may be read */
+    return BNI_LOADI(x);
+}
+BNI_VINLINE bni_acc bni_dot(bni_acc acc, bni_pi codes, bni_fours v, const int i)
+{
+    switch (i) {                     /* a constant once the loops are unrolled, but not for an operand of asm */
+    case 0: __asm__("sdot %0.4s, %1.16b, %2.4b[0]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    case 1: __asm__("sdot %0.4s, %1.16b, %2.4b[1]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    case 2: __asm__("sdot %0.4s, %1.16b, %2.4b[2]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    default: __asm__("sdot %0.4s, %1.16b, %2.4b[3]" : "+w"(acc) : "w"(codes), "w"(v)); break;
+    }
+    return acc;
+}
+#define BNI_NO_SUMS BNI_SPLAT(0)
+#define BNI_DOT(acc, codes, v, i) (acc = bni_dot(acc, codes, v, i))
+#define BNI_DOT_COLS BNI_PANEL_COLS
+#define BNI_TO_INT32(a) (a)
+#define BNI_JOIN(p, q) BNI_ADD(p, (q) >> 2)
+#define BNI_TILE_TOKENS 4
+
+#else /* x86 */
+/* Unsigned times signed bytes: vpdpbusd, four products into an int32, or pmaddubsw, two into an int16. */
+typedef bni_pi bni_acc;
+typedef struct bni_fours { bni_pi p[4]; } bni_fours;
+BNI_VINLINE bni_fours bni_fours_load(const int8_t *x, const int n)
+{
+    bni_fours v;
+    int i;
+    BNI_UNROLL for (i = 0; i < n; i++)
+        v.p[i] = BNI_MM(set1_epi32)((int32_t)bni_load_u32(x + 4 * i));
+    return v;
+}
+#define BNI_BYTES(b) BNI_MM(set1_epi8)(b)
+#define BNI_SHR(a, n) BNI_MM(srli_epi16)(a, n)
+#define BNI_ADD(a, b) BNI_MM(add_epi32)(a, b)
+#define BNI_NO_SUMS BNI_MM(set1_epi32)(0)
+#define BNI_TILE_TOKENS (8 / BNI_PARTS)
 #if BNI_ISA == BNI_ISA_AVXVNNI
-  #define BNI_DOT(acc, codes, x) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"(x))
+  #define BNI_DOT(acc, codes, v, i) __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"((v).p[i]))
   #define BNI_DOT_COLS BNI_PANEL_COLS
   #define BNI_TO_INT32(a) (a)
-  #define BNI_SHR2(a) BNI_MM(srai_epi32)(a, 2)
-  #define BNI_JOIN(a, b) BNI_MM(add_epi32)(a, b)
+  #define BNI_JOIN(p, q) BNI_MM(add_epi32)(p, BNI_MM(srai_epi32)(q, 2))
 #else
-  #define BNI_DOT(acc, codes, x) (acc = BNI_MM(add_epi16)(acc, BNI_MM(maddubs_epi16)(codes, x)))
+  #define BNI_DOT(acc, codes, v, i) (acc = BNI_MM(add_epi16)(acc, BNI_MM(maddubs_epi16)(codes, (v).p[i])))
   #define BNI_DOT_COLS 128
   #define BNI_TO_INT32(a) BNI_MM(madd_epi16)(a, BNI_MM(set1_epi16)(1))
-  #define BNI_SHR2(a) BNI_MM(srai_epi16)(a, 2)
-  #define BNI_JOIN(a, b) BNI_MM(add_epi16)(a, b)
+  #define BNI_JOIN(p, q) BNI_MM(add_epi16)(p, BNI_MM(srai_epi16)(q, 2))
 #endif
-/* One token: four registers of weights at a time, a block of two strips or, with 16 bytes, of one. Tokens of a tile. */
+#endif /* x86 */
+/* One token: four registers of weights at a time, a block of two strips or, with 16 bytes, of one. */
 #define BNI_STREAMS (4 / BNI_PARTS)
-#define BNI_TILE_TOKENS (8 / BNI_PARTS)
 
 /* y[BNI_LANES] += acc. */
-BNI_VINLINE void bni_flush(int32_t *y, bni_pi acc)
+BNI_VINLINE void bni_flush(int32_t *y, bni_acc acc)
 {
-    BNI_STOREI(y, BNI_MM(add_epi32)(BNI_LOADI(y), BNI_TO_INT32(acc)));
+    BNI_STOREI(y, BNI_ADD(BNI_LOADI(y), BNI_TO_INT32(acc)));
 }
 
 /* One token, prefetch 4 KiB ahead. Of a block, columns 0-3 and 8-11 go to p as they are, 4-7 and 12-15 to q four times
@@ -4433,34 +4883,33 @@ BNI_VINLINE void bni_flush(int32_t *y, bni_pi acc)
 static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
     const size_t away = (size_t)(n_strips / 2) * (size_t)n_cols * 4 * (BNI_STREAMS - 1);
-    const bni_pi m0 = BNI_MM(set1_epi8)(3), m1 = BNI_MM(set1_epi8)(12);
+    const bni_pi m0 = BNI_BYTES(3), m1 = BNI_BYTES(12);
     const int turns = (n_strips + BNI_STREAMS - 1) / BNI_STREAMS;
     int s, k, i, end;
     for (s = 0; s < turns; s++) {
         int32_t sum[BNI_STREAMS * 16];
         memset(sum, 0, sizeof sum);
         for (k = 0; k < n_cols; ) {
-            bni_pi p[4], q[4], v[4];
+            bni_acc p[4], q[4];
             BNI_UNROLL for (i = 0; i < 4; i++)
-                p[i] = q[i] = BNI_MM(set1_epi32)(0);
+                p[i] = q[i] = BNI_NO_SUMS;
             for (end = k + BNI_DOT_COLS < n_cols ? k + BNI_DOT_COLS : n_cols; k < end; k += 16, w += 64) {
-                BNI_UNROLL for (i = 0; i < 4; i++)
-                    v[i] = BNI_FOUR(x + k + 4 * i);
+                const bni_fours v = bni_fours_load(x + k, 4);
                 __builtin_prefetch(w + 4096, 0, 3);
                 if (BNI_STREAMS > 1)
                     __builtin_prefetch(w + away + 4096, 0, 3);
                 BNI_UNROLL for (i = 0; i < 4; i++) {
                     const bni_pi low = BNI_LOADI(w + (size_t)(i / BNI_PARTS) * away + (size_t)(i % BNI_PARTS) * (64 / BNI_PARTS));
-                    const bni_pi high = BNI_MM(srli_epi16)(low, 4);
+                    const bni_pi high = BNI_SHR(low, 4);
                     const bni_pi c0 = low & m0, c1 = low & m1, c2 = high & m0, c3 = high & m1;
-                    BNI_DOT(p[i], c0, v[0]);
-                    BNI_DOT(q[i], c1, v[1]);
-                    BNI_DOT(p[i], c2, v[2]);
-                    BNI_DOT(q[i], c3, v[3]);
+                    BNI_DOT(p[i], c0, v, 0);
+                    BNI_DOT(q[i], c1, v, 1);
+                    BNI_DOT(p[i], c2, v, 2);
+                    BNI_DOT(q[i], c3, v, 3);
                 }
             }
             BNI_UNROLL for (i = 0; i < 4; i++)
-                bni_flush(sum + i * BNI_LANES, BNI_JOIN(p[i], BNI_SHR2(q[i])));
+                bni_flush(sum + i * BNI_LANES, BNI_JOIN(p[i], q[i]));
         }
         memcpy(y + 16 * (ptrdiff_t)s, sum, 16 * sizeof *sum);
         if (BNI_STREAMS > 1)
@@ -4468,44 +4917,92 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
     }
 }
 
+#if BNI_ISA == BNI_ISA_I8MM
+/* smmla multiplies two rows of eight columns with two tokens of eight columns: 32 products into four int32, twice what
+   sdot does. So the panel has eight columns of two rows in a register, 16 rows in 128 bytes. */
+static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
+{
+    const bni_pi three = BNI_BYTES(3);
+    int k;
+    for (k = 0; k < n_cols; k += 16, w += 64, panel += 256) {
+        BNI_EACH(const bni_pi a = BNI_LOADI(w + 16 * i); uint8_t *to = panel + 32 * i;
+                 const bni_pi c0 = a & three; const bni_pi c1 = BNI_SHR(a, 2) & three;
+                 const bni_pi c2 = BNI_SHR(a, 4) & three; const bni_pi c3 = BNI_SHR(a, 6) & three;
+                 BNI_STOREI(to, BNI_ZIP_LOW(c0, c1));
+                 BNI_STOREI(to + 16, BNI_ZIP_HIGH(c0, c1));
+                 BNI_STOREI(to + 128, BNI_ZIP_LOW(c2, c3));
+                 BNI_STOREI(to + 144, BNI_ZIP_HIGH(c2, c3)))
+    }
+}
+
+/* y[t][16] += one strip's panel . x for n_tokens (a constant) of the ld tokens of x. acc[.][p] holds rows 2 p, 2 p + 1
+   of tokens t, t + 1: r t, r t+1, r+1 t, r+1 t+1. The activations of two pairs of tokens come from two groups of columns;
+   of an odd number of tokens, the last pair's second is whatever stands there. */
+BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *panel, int n_cols,
+                                const int8_t *x, int ld)
+{
+    bni_pi acc[2][8], pair[2];
+    int k, t, p;
+    BNI_UNROLL for (p = 0; p < 8; p++)
+        acc[0][p] = acc[1][p] = BNI_NO_SUMS;
+    for (k = 0; k < n_cols; k += 8, panel += 128, x += 8 * ld) {
+        const bni_pi a = BNI_LOADI(x), b = BNI_LOADI(x + 4 * ld);
+        pair[0] = BNI_ZIP_LOW(a, b);
+        pair[1] = BNI_ZIP_HIGH(a, b);
+        BNI_UNROLL for (p = 0; p < 8; p++) {
+            const bni_pi codes = BNI_LOADI(panel + 16 * p);
+            BNI_UNROLL for (t = 0; t < (n_tokens + 1) / 2; t++)
+                __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc[t][p]) : "w"(codes), "w"(pair[t]));
+        }
+    }
+    BNI_UNROLL for (p = 0; p < 8; p += 2, y += 4)
+        BNI_UNROLL for (t = 0; t < n_tokens; t += 2) {
+            bni_flush(y + (ptrdiff_t)t * ldy, BNI_EVEN(acc[t / 2][p], acc[t / 2][p + 1]));
+            if (t + 1 < n_tokens)
+                bni_flush(y + (ptrdiff_t)(t + 1) * ldy, BNI_ODD(acc[t / 2][p], acc[t / 2][p + 1]));
+        }
+}
+
+#else
 /* Columns of a strip to the panel, four columns of 16 rows to 64 bytes. */
 static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
 {
-    const bni_pi three = BNI_MM(set1_epi8)(3);
+    const bni_pi three = BNI_BYTES(3);
     int k;
     for (k = 0; k < n_cols; k += 16, w += 64, panel += 256) {
         BNI_EACH(const bni_pi a = BNI_LOADI(w + 4 * BNI_LANES * i); uint8_t *to = panel + 4 * BNI_LANES * i;
                  BNI_STOREI(to, a & three);
-                 BNI_STOREI(to + 64, BNI_MM(srli_epi16)(a, 2) & three);
-                 BNI_STOREI(to + 128, BNI_MM(srli_epi16)(a, 4) & three);
-                 BNI_STOREI(to + 192, BNI_MM(srli_epi16)(a, 6) & three))
+                 BNI_STOREI(to + 64, BNI_SHR(a, 2) & three);
+                 BNI_STOREI(to + 128, BNI_SHR(a, 4) & three);
+                 BNI_STOREI(to + 192, BNI_SHR(a, 6) & three))
     }
 }
 
 /* y[t][16] += one strip's panel . x for up to 2 * BNI_DOT_COLS columns of n_tokens (a constant) of the ld tokens of x: 8
-   accumulators. A step adds at most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach -32768 with x = -128 and
-   32512 with x = 127: both fit. */
+   or 16 accumulators. With pmaddubsw a step adds at most 2 * 2 * 128 = 512 to an int16; 64 steps, 256 columns, reach
+   -32768 with x = -128 and 32512 with x = 127: both fit. smlal adds half of that, so 512 columns fit. */
 BNI_VINLINE void bni_panel_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *panel, int n_cols,
                                 const int8_t *x, int ld)
 {
-    bni_pi acc[BNI_TILE_TOKENS][BNI_PARTS], codes[BNI_PARTS];
+    bni_acc acc[BNI_TILE_TOKENS][BNI_PARTS];
+    bni_pi codes[BNI_PARTS];
     int k, t, p;
     BNI_UNROLL for (t = 0; t < n_tokens; t++)
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
-            acc[t][p] = BNI_MM(set1_epi32)(0);
+            acc[t][p] = BNI_NO_SUMS;
     for (k = 0; k < n_cols; k += 4, panel += 64, x += 4 * ld) {
+        const bni_fours v = bni_fours_load(x, n_tokens);
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
             codes[p] = BNI_LOADI(panel + 4 * BNI_LANES * p);
-        BNI_UNROLL for (t = 0; t < n_tokens; t++) {
-            const bni_pi four = BNI_FOUR(x + 4 * t);
+        BNI_UNROLL for (t = 0; t < n_tokens; t++)
             BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
-                BNI_DOT(acc[t][p], codes[p], four);
-        }
+                BNI_DOT(acc[t][p], codes[p], v, t);
     }
     BNI_UNROLL for (t = 0; t < n_tokens; t++)
         BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
             bni_flush(y + (ptrdiff_t)t * ldy + BNI_LANES * p, acc[t][p]);
 }
+#endif /* I8MM */
 
 /* Both strips of the panel times n tokens, added to y, a tile of tokens and one strip at a time. */
 static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *panel, int n_cols, const int8_t *x, int n)
@@ -4531,8 +5028,11 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
 #undef BNI_DOT
 #undef BNI_DOT_COLS
 #undef BNI_TO_INT32
-#undef BNI_SHR2
 #undef BNI_JOIN
+#undef BNI_BYTES
+#undef BNI_SHR
+#undef BNI_ADD
+#undef BNI_NO_SUMS
 #undef BNI_STREAMS
 #undef BNI_TILE_TOKENS
 #endif /* BNI_ISA */
@@ -4734,10 +5234,10 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
 
 /* --------------------------------------------------------------------------------- the output matrix's first pass */
 
-#if BNI_ISA != BNI_ISA_AVX512VBMI
+#if BNI_WHOLE
 
 /* Four columns of 16 rows of bytes times those of both planes: acc[0] += w . x[0..3], acc[1] += w . x[4..7]. */
-BNI_VINLINE void bni_plane_step(bni_vi acc[2], const uint8_t *w, const int8_t *x)
+BNI_VINLINE void bni_plane_step(bni_vp acc[2], const uint8_t *w, const int8_t *x)
 {
 #if BNI_ISA == BNI_ISA_AVX512
     const bni_vi bytes = bni_vi_load(w), x0 = BNI_FOUR(x), x1 = BNI_FOUR(x + 4);
@@ -4749,8 +5249,8 @@ BNI_VINLINE void bni_plane_step(bni_vi acc[2], const uint8_t *w, const int8_t *x
     const bni_vi even = bni_vi_and(bytes, low), odd = bni_vi_and(bni_vi_shr(bytes, 8), low);
     int p;
     BNI_UNROLL for (p = 0; p < 2; p++, x += 4) {
-        acc[p] = bni_vi_pairs(acc[p], even, bni_vi_set((int32_t)((uint32_t)x[2] << 16 | (uint16_t)x[0])));
-        acc[p] = bni_vi_pairs(acc[p], odd, bni_vi_set((int32_t)((uint32_t)x[3] << 16 | (uint16_t)x[1])));
+        acc[p] = bni_vp_add(acc[p], even, bni_vi_set((int32_t)((uint32_t)x[2] << 16 | (uint16_t)x[0])));
+        acc[p] = bni_vp_add(acc[p], odd, bni_vi_set((int32_t)((uint32_t)x[3] << 16 | (uint16_t)x[1])));
     }
 #endif
 }
@@ -4788,10 +5288,10 @@ static void BNI_FN(bni_plane_row)(float *w, float about[3], int type, const uint
 BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int far, const uint8_t *w, size_t away,
                                 const float *scale, int n_cols, const bni_split *x)
 {
-    bni_vi acc[2 * 4][2];
+    bni_vp acc[2 * 4][2];
     int k, i, t;
     BNI_UNROLL for (i = 0; i < 2 * n; i++)
-        acc[i][0] = acc[i][1] = bni_vi_set(0);
+        acc[i][0] = acc[i][1] = bni_vp_zero();
     for (k = 0; k < n_cols; k += 4, w += 64) {
         __builtin_prefetch(w + 2048, 0, 3);
         __builtin_prefetch(w + away + 2048, 0, 3);
@@ -4803,8 +5303,8 @@ BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int far, co
     BNI_UNROLL for (i = 0; i < 2 * n; i++) {
         const bni_split *s = &x[i / 2];
         const int at = r + (i & 1 ? far : 0);
-        const bni_vf a = bni_vf_from_int(bni_vi_sub(acc[i][0], bni_vi_set(s->bias[0])));
-        const bni_vf b = bni_vf_from_int(bni_vi_sub(acc[i][1], bni_vi_set(s->bias[1])));
+        const bni_vf a = bni_vf_from_int(bni_vi_sub(bni_vp_sum(acc[i][0]), bni_vi_set(s->bias[0])));
+        const bni_vf b = bni_vf_from_int(bni_vi_sub(bni_vp_sum(acc[i][1]), bni_vi_set(s->bias[1])));
         const bni_vf sum = bni_vf_add(bni_vf_mul(bni_vf_set(s->s[0]), a), bni_vf_mul(bni_vf_set(s->s[1]), b));
         bni_vf_store(y[i / 2] + at, bni_vf_mul(bni_vf_load(scale + at), sum));
     }
@@ -4847,37 +5347,46 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
 #define BNI_STRING_(x) #x
 #define BNI_STRING(x) BNI_STRING_(x)
 /* A set of this pass, in the order of the struct's members; the functions that base brings are not compiled again. */
-#define BNI_SET(name, base, layout, t5, tiles_r16, tiles_t5) \
-    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {BNI_PASTE(bni_matmul_r16, base), t5}, \
+#define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5) \
+    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {r16, t5}, \
      {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
      BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base), BNI_PASTE(bni_plane_row, base)}
-#if BNI_ISA != BNI_ISA_AVX512VBMI
+#if BNI_WHOLE
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
-    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, bni_ref_matmul_t5, NULL, NULL);
+    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
+#elif BNI_ISA >= BNI_ISA_NEON
+BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
+    BNI_SET(BNI_SUFFIX, neon, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
 #else
 BNI_UNUSED static const bni_kernels bni_kernels_avx512vbmi =
-    BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_t5_avx512vbmi, NULL, NULL);
+    BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, NULL, NULL);
   #if BNI_HAVE_AMX
 BNI_UNUSED static const bni_kernels bni_kernels_amx =
-    BNI_SET(amx, avx512, BNI_T5, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5);
+    BNI_SET(amx, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5);
   #endif
 #endif
 #undef BNI_SET
+#undef BNI_WHOLE
 #undef BNI_PARTS
 #undef BNI_MM
 #undef BNI_LOADI
 #undef BNI_STOREI
 #undef BNI_EACH
 #undef BNI_LANES
+#undef BNI_SPLAT
+#undef BNI_EVEN
+#undef BNI_ODD
+#undef BNI_ZIP_LOW
+#undef BNI_ZIP_HIGH
 #undef BNI_VSETTLE
 #undef BNI_TILE_ROWS
 #undef BNI_TILE_VECTORS
 #undef BNI_TILE_DOT_ROWS
 
-#if defined(__clang__)
-  #pragma clang attribute pop
-#else
+#if !defined(__clang__)
   #pragma GCC pop_options
+#elif BNI_ISA != BNI_ISA_NEON && BNI_ISA != BNI_ISA_WASM
+  #pragma clang attribute pop
 #endif
 #endif /* BNI_ISA */
 #if !defined(BNI_ISA)
@@ -4898,6 +5407,10 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #define BNI_ISA_AVX512 5
 #define BNI_ISA_AVX512VBMI 6
 #define BNI_ISA_AMX 7
+#define BNI_ISA_NEON 8
+#define BNI_ISA_DOTPROD 9
+#define BNI_ISA_I8MM 10
+#define BNI_ISA_WASM 11
 
 #if defined(BITNET_ONLY_SCALAR)
   #define BNI_ONLY BNI_ISA_SCALAR
@@ -4913,6 +5426,14 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_ONLY BNI_ISA_AVX512VBMI
 #elif defined(BITNET_ONLY_AMX)
   #define BNI_ONLY BNI_ISA_AMX
+#elif defined(BITNET_ONLY_NEON)
+  #define BNI_ONLY BNI_ISA_NEON
+#elif defined(BITNET_ONLY_DOTPROD)
+  #define BNI_ONLY BNI_ISA_DOTPROD
+#elif defined(BITNET_ONLY_I8MM)
+  #define BNI_ONLY BNI_ISA_I8MM
+#elif defined(BITNET_ONLY_WASM)
+  #define BNI_ONLY BNI_ISA_WASM
 #else
   #define BNI_ONLY 0
 #endif
@@ -4963,9 +5484,39 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
   #define BNI_HAVE_AMX 0
 #endif
 #define BNI_NEED_AVX512 (BNI_HAVE_AVX512 || BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX)     /* compiled, if not offered */
-#define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
 #define BNI_HAVE_X86 (BNI_HAVE_SSSE3 || BNI_HAVE_AVX2 || BNI_HAVE_AVXVNNI || BNI_NEED_AVX512)
-#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86
+
+/* Every AArch64 processor has NEON. dotprod: sdot, Armv8.4 and many of 8.2. i8mm: smmla, Armv8.6. */
+#if !defined(BITNET_NO_SIMD) && BNI_ARM64 && defined(__GNUC__) && !BNI_BIG_ENDIAN
+  #define BNI_SIMD_ARM 1
+#else
+  #define BNI_SIMD_ARM 0
+#endif
+#if BNI_SIMD_ARM && !defined(BITNET_NO_NEON)
+  #define BNI_HAVE_NEON BNI_WANTED(BNI_ISA_NEON)
+#else
+  #define BNI_HAVE_NEON 0
+#endif
+#if BNI_SIMD_ARM && BNI_DOTPROD_ASM && !defined(BITNET_NO_DOTPROD)
+  #define BNI_HAVE_DOTPROD BNI_WANTED(BNI_ISA_DOTPROD)
+#else
+  #define BNI_HAVE_DOTPROD 0
+#endif
+#if BNI_SIMD_ARM && BNI_I8MM_ASM && !defined(BITNET_NO_I8MM)
+  #define BNI_HAVE_I8MM BNI_WANTED(BNI_ISA_I8MM)
+#else
+  #define BNI_HAVE_I8MM 0
+#endif
+#define BNI_NEED_NEON (BNI_HAVE_NEON || BNI_HAVE_DOTPROD || BNI_HAVE_I8MM)
+
+/* WebAssembly says at compile time what it runs: SIMD128 with -msimd128. */
+#if !defined(BITNET_NO_SIMD) && defined(__wasm_simd128__) && !defined(BITNET_NO_WASM)
+  #define BNI_HAVE_WASM BNI_WANTED(BNI_ISA_WASM)
+#else
+  #define BNI_HAVE_WASM 0
+#endif
+#define BNI_HAVE_SCALAR BNI_WANTED(BNI_ISA_SCALAR)
+#if BNI_ONLY != 0 && !BNI_HAVE_SCALAR && !BNI_HAVE_X86 && !BNI_NEED_NEON && !BNI_HAVE_WASM
   #error "bitnet.h: the instruction set of BITNET_ONLY_... can't be compiled here; remove the macro or choose another"
 #endif
 
@@ -5020,6 +5571,34 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #if BNI_HAVE_AVX512VBMI || BNI_HAVE_AMX
   #define BNI_ISA BNI_ISA_AVX512VBMI
   #define BNI_SUFFIX avx512vbmi
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_NEED_NEON
+  #define BNI_ISA BNI_ISA_NEON
+  #define BNI_SUFFIX neon
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_HAVE_DOTPROD
+  #define BNI_ISA BNI_ISA_DOTPROD
+  #define BNI_SUFFIX dotprod
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_HAVE_I8MM
+  #define BNI_ISA BNI_ISA_I8MM
+  #define BNI_SUFFIX i8mm
+  #include BITNET_HEADER_FILENAME
+  #undef BNI_SUFFIX
+  #undef BNI_ISA
+#endif
+#if BNI_HAVE_WASM
+  #define BNI_ISA BNI_ISA_WASM
+  #define BNI_SUFFIX wasm
   #include BITNET_HEADER_FILENAME
   #undef BNI_SUFFIX
   #undef BNI_ISA
@@ -5079,6 +5658,34 @@ static int bni_cpu_runs(int isa)
     return isa == BNI_ISA_AVX512VBMI ||
            ((seven[3] >> 24 & 1) && (seven[3] >> 25 & 1) && (xcr0 & 0x60000u) == 0x60000u);
 }
+#elif BNI_NEED_NEON
+/* 1 if CPU and operating system run the instruction set. Linux and Apple's systems tell; elsewhere the set must be in
+   what the compiler was told to build for. (Tried under Linux only.) */
+static int bni_cpu_runs(int isa)
+{
+    int dotprod = 0, i8mm = 0;
+#if defined(__linux__)
+    dotprod = (int)(getauxval(16) >> 20 & 1);  /* AT_HWCAP: HWCAP_ASIMDDP */
+    i8mm = (int)(getauxval(26) >> 13 & 1);     /* AT_HWCAP2: HWCAP2_I8MM */
+#elif defined(__APPLE__)
+    size_t size = sizeof dotprod;
+    if (sysctlbyname("hw.optional.arm.FEAT_DotProd", &dotprod, &size, NULL, 0) != 0)
+        dotprod = 0;
+    size = sizeof i8mm;
+    if (sysctlbyname("hw.optional.arm.FEAT_I8MM", &i8mm, &size, NULL, 0) != 0)
+        i8mm = 0;
+#else
+  #if defined(__ARM_FEATURE_DOTPROD)
+    dotprod = 1;
+  #endif
+  #if defined(__ARM_FEATURE_MATMUL_INT8)
+    i8mm = 1;
+  #endif
+#endif
+    return isa == BNI_ISA_NEON || (dotprod && (isa == BNI_ISA_DOTPROD || i8mm));
+}
+#else
+static int bni_cpu_runs(int isa) { (void)isa; return 1; }    /* WebAssembly: or it would not have loaded */
 #endif
 
 /* The sets of this build, the best last. */
@@ -5104,6 +5711,18 @@ static const struct { const bni_kernels *kernels; int isa; } bni_kernel_sets[] =
 #if BNI_HAVE_AMX
     {&bni_kernels_amx, BNI_ISA_AMX},
 #endif
+#if BNI_HAVE_NEON
+    {&bni_kernels_neon, BNI_ISA_NEON},
+#endif
+#if BNI_HAVE_DOTPROD
+    {&bni_kernels_dotprod, BNI_ISA_DOTPROD},
+#endif
+#if BNI_HAVE_I8MM
+    {&bni_kernels_i8mm, BNI_ISA_I8MM},
+#endif
+#if BNI_HAVE_WASM
+    {&bni_kernels_wasm, BNI_ISA_WASM},
+#endif
 };
 
 /* The i-th kernel set of this build: 1 if this CPU runs it, 0 if not, -1 past the end. *name becomes its name. */
@@ -5112,11 +5731,7 @@ static int bni_kernels_list(int i, const char **name)
     if (i < 0 || i >= (int)(sizeof bni_kernel_sets / sizeof bni_kernel_sets[0]))
         return -1;
     *name = bni_kernel_sets[i].kernels->name;
-#if BNI_HAVE_X86
-    if (bni_kernel_sets[i].isa != BNI_ISA_SCALAR)
-        return bni_cpu_runs(bni_kernel_sets[i].isa);
-#endif
-    return 1;
+    return bni_kernel_sets[i].isa == BNI_ISA_SCALAR || bni_cpu_runs(bni_kernel_sets[i].isa);
 }
 
 /* The kernel set called name, or the best this CPU runs for NULL, "" and "auto". NULL if there is none, with the reason
@@ -11685,7 +12300,7 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    ======================================================================================================
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
           SPM tokenizers; chat templates; integer attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI
-          and VBMI, and AMX, on the layouts R16 and T5; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
+          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
           saved states. */
 
 #if defined(__clang__)

@@ -192,6 +192,16 @@ known_no="BITNET_NO_STDIO BITNET_NO_MMAP BITNET_NO_THREADS BITNET_NO_SIMD BITNET
 no_macros=$(printf '%s\n' $known_no $all_no | sed 's/^-D//' | sort -u)
 only_macros=$(printf '%s\n' BITNET_ONLY_SCALAR BITNET_ONLY_AVX2 BITNET_ONLY_AVX512 $(macros_of_kind ONLY) | sort -u)
 
+# Sets that this machine's compilers must refuse alone: they are another processor's.
+foreign()
+{
+    case $(uname -m) in
+        aarch64|arm64) case $1 in BITNET_ONLY_SCALAR|BITNET_ONLY_NEON|BITNET_ONLY_DOTPROD|BITNET_ONLY_I8MM) return 1 ;; BITNET_ONLY_*) return 0 ;; esac ;;
+        *) case $1 in BITNET_ONLY_NEON|BITNET_ONLY_DOTPROD|BITNET_ONLY_I8MM|BITNET_ONLY_WASM) return 0 ;; esac ;;
+    esac
+    return 1
+}
+
 # Cells of one C compiler: $1 its name, $2 extra flags, $3 the languages.
 languages()
 {
@@ -207,6 +217,10 @@ languages()
 macros()
 {
     for macro in $no_macros $only_macros; do
+        if foreign "$macro"; then
+            cell "$1 $2 -D$macro is refused" "check_refused '$1 $2 -std=c99 -O0 -D$macro'"
+            continue
+        fi
         case "$2 $macro" in
             "-m32 BITNET_ONLY_SCALAR") ;;
             "-m32 BITNET_ONLY_"*) cell "$1 $2 -D$macro is refused" "check_refused '$1 $2 -std=c99 -O0 -D$macro'"; continue ;;
@@ -283,6 +297,25 @@ if [ "$FULL" = 1 ]; then
             fi
         done
     done
+    for pair in "--target=aarch64-linux-gnu c99 NEON DOTPROD I8MM" "--target=wasm32-wasi gnu99 WASM"; do
+        set -- $pair
+        target=$1 std=$2
+        shift 2
+        case $target in *wasm*) target="$target -msimd128 -DBITNET_NO_THREADS -DBITNET_NO_MMAP" ;; esac
+        if works clang "$target"; then
+            for level in -O0 -O2; do
+                cell "clang $target $level" "clang $target -std=$std $level $STRICT -I. -c -o /dev/null '$scratch/after.c'"
+            done
+            for set in SCALAR "$@"; do
+                cell "clang $target -DBITNET_ONLY_$set" "clang $target -std=$std -O0 -DBITNET_ONLY_$set $STRICT -I. -c -o /dev/null '$scratch/after.c'"
+                cell "clang $target -DBITNET_NO_$set" "clang $target -std=$std -O0 -DBITNET_NO_$set $STRICT -I. -c -o /dev/null '$scratch/after.c'"
+            done
+            cell "clang $target -DBITNET_ONLY_AVX2 is refused" "check_refused 'clang $target -std=$std -O0 -DBITNET_ONLY_AVX2'"
+            cell "clang $target -DBITNET_NO_SIMD" "clang $target -std=$std -O0 -DBITNET_NO_SIMD $STRICT -I. -c -o /dev/null '$scratch/after.c'"
+        else
+            skip "clang $target" "no C library of that target"
+        fi
+    done
     for file in examples/*.c tools/*.c; do
         cell "$CC -I. $file -lpthread -lm" "$CC -O0 -Wall -Wextra -Werror -I. -o '$scratch/$(basename "$file" .c).program' $file $LIBS"
     done
@@ -290,6 +323,7 @@ else
     languages "$CC" "" c99
     forms "$CC"
     for macro in $no_macros $only_macros; do
+        if foreign "$macro"; then cell "$CC -D$macro is refused" "check_refused '$CC -std=c99 -O0 -D$macro'"; continue; fi
         cell "$CC -D$macro" "$CC -std=c99 -fsyntax-only -D$macro $STRICT -I. '$scratch/after.c'"
     done
     cell "$CC, every BITNET_NO_ macro" "build_and_run '$CC -std=c99 -O0 $all_no $STRICT' plain.c"

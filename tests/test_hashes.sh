@@ -130,6 +130,12 @@ if [ "$FULL" = 1 ]; then
     else
         skip "AArch64" "needs clang, the C library for aarch64-linux-gnu and qemu-aarch64"
     fi
+    wasm="clang --target=wasm32-wasi -msimd128 -O2 -DBITNET_NO_THREADS -DBITNET_NO_MMAP -D_WASI_EMULATED_SIGNAL -lwasi-emulated-signal"
+    if works "$wasm" && node -e "require('node:wasi')" >/dev/null 2>&1; then
+        build "$wasm"
+    else
+        skip "WebAssembly" "needs clang, lld, a C library for wasm32-wasi and node 18 or later"
+    fi
 fi
 
 # Worker $1 of JOBS compiles its share. What does not compile is a failure.
@@ -150,7 +156,11 @@ wait
 while IFS=$tab read -r program label; do
     if [ -x "$program" ]; then
         case $label in
-            *aarch64*) printf '%s\t%s\n' "qemu-aarch64 $program" "$label under qemu" ;;
+            *aarch64*) printf '%s\t%s\n' "qemu-aarch64 -cpu max $program" "$label under qemu"
+                       for cpu in cortex-a53 neoverse-n1; do
+                           printf '%s\t%s\n' "qemu-aarch64 -cpu $cpu $program" "$label under qemu as $cpu"
+                       done ;;
+            *wasm32*) printf '%s\t%s\n' "node --no-warnings tests/wasi.mjs $program" "$label in node" ;;
             *)        printf '%s\t%s\n' "$program" "$label" ;;
         esac
     else
@@ -182,9 +192,16 @@ done
 run() { printf '%s\t%s\t%s\t%s\n' "$program" "$label" "$1" "$2"; }
 
 while IFS=$tab read -r program label; do
-    case $label in *qemu*) run "--threads 2 --batch 64" '*'; continue ;; esac
+    case $label in *"under qemu as"*) run "--threads 2 --batch 64" '*'; continue ;; esac
     all=$(kernels_of "$program")
     [ -n "$all" ] || echo "FAIL $label: --list-kernels lists none" >> "$scratch/failed.list"
+    case $label in *"under qemu"|*"in node")               # all sets, but few settings: emulation is slow
+        for kernels in $all; do
+            run "--kernels $kernels --threads 2 --batch 50" '*'
+            run "--kernels $kernels --threads 1 --batch 1" '*'
+        done
+        continue ;;
+    esac
     for kernels in $all; do
         if [ "$FULL" = 1 ] && [ "$label" = "make's logits" ]; then
             for threads in 1 3; do for batch in 1 7 64 512; do for company in 0 7; do

@@ -687,7 +687,7 @@ CLI_FN void cli_on_interrupt(int number)
 /* Reads that wait for input return when Ctrl-C comes (no SA_RESTART). */
 CLI_FN void cli_catch_interrupts(void)
 {
-#if defined(_WIN32)
+#if defined(_WIN32) || defined(__wasi__)
     signal(SIGINT, cli_on_interrupt);
 #else
     struct sigaction action;

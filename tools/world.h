@@ -1785,6 +1785,7 @@ typedef struct world_teller {
     world_out out;
     uint8_t told[WORLD_MAX_LINES];   /* lines used in this story */
     int plain;                       /* names and nouns only, for questions */
+    int swapped;                     /* A and B have changed parts since they met */
 } world_teller;
 
 /* n different entries of a class, or of its first `limit`. */
@@ -2015,13 +2016,17 @@ WORLD_FN void world_begin_teller(world_teller *t, const world *w, uint64_t seed,
     if (capacity > 0) *text = 0;
 }
 
-/* Tells the plot; 0 if it did not work out (too long, too short, a step that the rules forbid). */
+/* Tells the plot; 0 if it did not work out (too long, too short, a step that the rules forbid). In half of the stories
+   the two change parts once they have met, as far as the rules allow: who owns, loses or gives something must be
+   remembered, since it can't be told from who came first. */
 WORLD_FN int world_tell_plot(world_teller *t, int plot, int min_units, int max_units)
 {
     const world *w = t->w;
-    int i, who[WR_ROLES];
+    const int may_swap = world_below(&t->rng, 2);
+    int i, who[WR_ROLES], met = 0;
     world_begin(&t->state, 0);
     memset(t->told, 0, sizeof t->told);
+    t->swapped = 0;
     t->out.size = t->out.full = t->out.units = t->out.after_a = 0;
     world_draw_cast(t, strchr(world_plots[plot].flags, 'h') != NULL);
     for (i = 0; i < w->n_steps[plot]; i++) {
@@ -2029,6 +2034,13 @@ WORLD_FN int world_tell_plot(world_teller *t, int plot, int min_units, int max_u
         const int k = world_below(&t->rng, step->n);
         if (step->optional && (world_below(&t->rng, 100) < 55 || t->out.units > max_units - 40)) continue;
         world_bind_letters(step->either[k].cast, who);
+        met |= t->state.n_chars == 2;
+        if (met && may_swap) {
+            int r;
+            for (r = WR_S; r <= WR_U; r++)
+                if (who[r] == 0 || who[r] == 1) who[r] = 1 - who[r];
+            t->swapped = 1;
+        }
         if (!world_tell_event(t, step->either[k].event, who) && !step->optional &&
             w->event[step->either[k].event].name_size != 3)              /* "own" after "openown" is known already */
             return 0;
@@ -2237,8 +2249,9 @@ WORLD_FN void world_request(world_teller *t, int plot, char *text, int capacity)
         world_type(&t->rng, text);
         return;
     }
-    who[WR_S] = who[WR_X] = 0;
-    who[WR_T] = 1;
+    who[WR_S] = t->swapped && kind < 45 ? 1 : 0;
+    who[WR_T] = 1 - who[WR_S];
+    who[WR_X] = 0;
     if (kind < 45) {
         world_tell_plainly(t, &t->w->about[plot], who, topic, sizeof topic);
     } else {
