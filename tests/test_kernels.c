@@ -564,8 +564,17 @@ static void test_attention(void)
         for (kind = ZERO; kind < N_KINDS; kind++)
             test_attend(dims[d], 5, 200, kind);
         if (dims[d] >= 64) {
-            double error = attend_error(dims[d], 8, 500);
-            CHECK(error < 2e-3, "attention in integers, d=%d: error %g", dims[d], error);
+            const uint64_t kept = seed;            /* draws of its own, whatever was tested before */
+            double error, worst = 0, sum = 0;
+            int draw;
+            for (draw = 0; draw < 9; draw++) {
+                seed = 1000u + (uint64_t)draw;
+                error = attend_error(dims[d], 8, 500);
+                sum += error / 9;
+                worst = error > worst ? error : worst;
+            }
+            seed = kept;
+            CHECK(sum < 1e-3 && worst < 2e-3, "attention in integers, d=%d: error %g, at worst %g", dims[d], sum, worst);
         }
     }
 }
@@ -991,7 +1000,7 @@ int main(int argc, char **argv)
         return test_failed != 0;
     }
     /* Changes with the cases above; if it changes without them, the definition of the numbers has changed. */
-    CHECK(hash == (fast ? UINT64_C(0x4e5fc26ed381ee33) : UINT64_C(0xed9339c36f97f3b9)), "the reference's results are not those of other builds: run with --hash");
+    CHECK(hash == (fast ? UINT64_C(0xb402d21162ceaaa3) : UINT64_C(0x0a9b50b26691471c)), "the reference's results are not those of other builds: run with --hash");
     test_kv();
     test_decode();
     test_conversions();
