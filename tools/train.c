@@ -2271,6 +2271,21 @@ static double check_direction(network *n, const tensor *t, const float *gradient
     return fabs(change - foretold) / (fabs(change) + fabs(foretold) + 1e-6);
 }
 
+/* 1 if a token changes the loss of a later document in its row, or of none in its own. tokens [T] has documents at 20
+   and 61; the first loss of each is its own. */
+static int documents_leak(network *n, int32_t *tokens, const int32_t *targets)
+{
+    float before[3], after[3];
+    const int at[3] = {18, 40, 70};          /* places with targets in the three documents */
+    int i;
+    loss_at(n, tokens, targets);
+    for (i = 0; i < 3; i++) before[i] = n->token_loss[at[i]];
+    tokens[15] = tokens[15] == 9 ? 10 : 9;
+    loss_at(n, tokens, targets);
+    for (i = 0; i < 3; i++) after[i] = n->token_loss[at[i]];
+    return before[0] == after[0] || before[1] != after[1] || before[2] != after[2];
+}
+
 /* Prints the largest relative error of each tensor; 1 if one is above the limit. */
 static int check_gradients(uint64_t seed)
 {
@@ -2311,6 +2326,11 @@ static int check_gradients(uint64_t seed)
             }
             printf("%s %-28s relative error %.5f%s\n", quantize ? "rounded" : "exact  ", n->tensors[i].name, worst, worst < limit ? "" : "  WRONG");
             bad |= !(worst < limit);
+        }
+        n->mode = quantize ? ROUND_ON : ROUND_OFF;
+        if (documents_leak(n, tokens, targets)) {
+            printf("documents of a row see each other  WRONG\n");
+            bad = 1;
         }
         free(tokens);
         free(targets);
