@@ -68,7 +68,8 @@
               Everything else: scalar, plain C, the same bits.
    THREADS    A model may be shared by any number of threads. An engine and its sessions take one call at a time;
               bitnet_cancel may come from anywhere. The engine's own workers sleep whenever no call is running.
-   MEMORY     Model: one block for repacked weights and tables; embedding and output matrix stay in the file's mapping.
+   MEMORY     Model: one block for repacked weights and tables; embedding and output matrix stay in the file's mapping,
+              beside a copy of a large output matrix as bytes (>>head; bitnet_model_desc.head turns it off).
               (Don't shorten a mapped file while its model is open: the system would raise SIGBUS. no_mmap avoids that.)
               Engine and session: one block each, of a size you can ask for before (bitnet_engine_memory,
               bitnet_session_memory). Nothing else, except scratch while tokenizing.
@@ -519,7 +520,8 @@ BITNET_API bitnet_result bitnet_eval(bitnet_session *session, const int32_t *tok
                                      void *user, bitnet_error *err);
 
 /* Logits [n_vocab] of the last evaluated token; NULL when there are none. Valid until the next call that
-   advances the session. */
+   advances the session. After a generation with a two-pass head the first call computes them, on the engine's
+   threads: call it on the engine's thread, as everything of a session. */
 BITNET_API const float *bitnet_logits(const bitnet_session *session);
 
 /* out [n_embd]: the tokens' final hidden states, pooled as the file says (mean where it does not), divided by their
@@ -12300,8 +12302,9 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    ======================================================================================================
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
           SPM tokenizers; chat templates; integer attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI
-          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; sessions that advance together, in time slices; sampling, stop strings, log probabilities;
-          saved states. */
+          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; an
+          output matrix in two passes; sessions that advance together, in time slices; sampling, stop strings, log
+          probabilities; saved states. */
 
 #if defined(__clang__)
   #if defined(BNI_X87)
