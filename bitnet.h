@@ -5286,8 +5286,8 @@ static void BNI_FN(bni_plane_row)(float *w, float about[3], int type, const uint
     about[2] = bni_vf_sum(error);
 }
 
-/* Two strips, `away` bytes apart, times n tokens (a constant); rows r.. and r + far.. of y. */
-BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int far, const uint8_t *w, size_t away,
+/* Two strips, `away` bytes apart, times n tokens (a constant); rows r.. and r + second.. of y. */
+BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int second, const uint8_t *w, size_t away,
                                 const float *scale, int n_cols, const bni_split *x)
 {
     bni_vp acc[2 * 4][2];
@@ -5304,7 +5304,7 @@ BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int far, co
     }
     BNI_UNROLL for (i = 0; i < 2 * n; i++) {
         const bni_split *s = &x[i / 2];
-        const int at = r + (i & 1 ? far : 0);
+        const int at = r + (i & 1 ? second : 0);
         const bni_vf a = bni_vf_from_int(bni_vi_sub(bni_vp_sum(acc[i][0]), bni_vi_set(s->bias[0])));
         const bni_vf b = bni_vf_from_int(bni_vi_sub(bni_vp_sum(acc[i][1]), bni_vi_set(s->bias[1])));
         const bni_vf sum = bni_vf_add(bni_vf_mul(bni_vf_set(s->s[0]), a), bni_vf_mul(bni_vf_set(s->s[1]), b));
@@ -5317,23 +5317,23 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
                                    const bni_split *x, int n_tokens)
 {
     const size_t strip = 16 * (size_t)n_cols, away = (size_t)(n_strips / 2) * strip;
-    const int far = n_strips / 2 * 16;
+    const int second = n_strips / 2 * 16;
     int s, t;
     for (s = 0; s < (n_strips + 1) / 2; s++, strips += strip)
         for (t = 0; t < n_tokens;) {
 #if BNI_ISA == BNI_ISA_AVX512
             if (n_tokens - t >= 4) {
-                bni_plane_tile(4, y + t, 16 * s, far, strips, away, scale, n_cols, x + t);
+                bni_plane_tile(4, y + t, 16 * s, second, strips, away, scale, n_cols, x + t);
                 t += 4;
                 continue;
             }
             if (n_tokens - t >= 2) {
-                bni_plane_tile(2, y + t, 16 * s, far, strips, away, scale, n_cols, x + t);
+                bni_plane_tile(2, y + t, 16 * s, second, strips, away, scale, n_cols, x + t);
                 t += 2;
                 continue;
             }
 #endif
-            bni_plane_tile(1, y + t, 16 * s, far, strips, away, scale, n_cols, x + t);
+            bni_plane_tile(1, y + t, 16 * s, second, strips, away, scale, n_cols, x + t);
             t++;
         }
 }

@@ -353,11 +353,11 @@ AMX_TARGET static void amx_transpose(vec16u *v)
 /* Plain panel from[k][32] to tiles: of B as it stands, of A with rows and pairs exchanged. n_k is a multiple of 32. */
 AMX_TARGET static void amx_pack(float *to, const float *from, int n_k, int of_a)
 {
-    vec16u *tile = (vec16u *)(void *)to;
+    vec16u *at = (vec16u *)(void *)to;
     int k, p, side;
-    for (k = 0; k < n_k; k += 32, from += 32 * 32, tile += 64)
+    for (k = 0; k < n_k; k += 32, from += 32 * 32, at += 64)
         for (side = 0; side < 2; side++) {
-            vec16u *high = tile + 16 * side, *low = high + 32;
+            vec16u *high = at + 16 * side, *low = high + 32;
             for (p = 0; p < 16; p++)
                 high[p] = amx_pairs(*(const vec16_any *)(from + 64 * p + 16 * side), *(const vec16_any *)(from + 64 * p + 32 + 16 * side), &low[p]);
             if (of_a) {
@@ -370,12 +370,12 @@ AMX_TARGET static void amx_pack(float *to, const float *from, int n_k, int of_a)
 /* The same from a matrix whose rows of k stand together, n of 32 rows. */
 AMX_TARGET static void amx_pack_rows(float *to, const float *from, size_t row, int n, int n_k)
 {
-    uint16_t *tile = (uint16_t *)(void *)to;
+    uint16_t *at = (uint16_t *)(void *)to;
     int k, i;
-    for (k = 0; k < n_k; k += 32, tile += 4 * 512)
+    for (k = 0; k < n_k; k += 32, at += 4 * 512)
         for (i = 0; i < 64; i++) {
             const int r = i / 2;
-            vec16h *high = (vec16h *)(void *)(tile + 32 * r + 16 * (i & 1)), *low = high + 64;
+            vec16h *high = (vec16h *)(void *)(at + 32 * r + 16 * (i & 1)), *low = high + 64;
             const vec16 x = r < n ? (vec16)*(const vec16_any *)(from + (size_t)r * row + (size_t)(k + 16 * (i & 1))) : (vec16){0};
             const vec16u h = upper(x);
             *high = __builtin_convertvector(h >> 16, vec16h);
