@@ -6,37 +6,11 @@
 #
 # Models come from $BUILD/synth. Prints one line for each check; exits 1 if one failed. Takes some ten seconds. Programs
 # that $BUILD lacks are built in the temporary folder.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-root=$PWD
-mkdir -p "${BUILD:-build}"
-build=$(cd "${BUILD:-build}" && pwd) || exit 1
+mkdir -p "$(dirname "$0")/../${BUILD:-build}"
+. "$(dirname "$0")/check.bash"
 LC_ALL=C
 export LC_ALL
 unset BITNET_VERBOSE
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-trap 'exit 1' INT TERM
-cd "$dir" || exit 1
-passed=0 failed=0 skipped=0
-
-ok() { passed=$((passed + 1)); echo "ok - $1"; }
-not_ok() {
-    failed=$((failed + 1))
-    echo "not ok - $1"
-    [ -z "${2:-}" ] || printf '%s\n' "$2" | head -8 | sed 's/^/    /'
-}
-skip() { skipped=$((skipped + 1)); echo "skip - $1"; }
-finish() {
-    echo "test_perplexity: $passed passed, $failed failed, $skipped skipped"
-    [ $failed = 0 ]
-    exit
-}
-# equal NAME A B
-equal() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "'$2' is not '$3'"; fi; }
-differ() { if [ "$2" != "$3" ]; then ok "$1"; else not_ok "$1" "both are '$2'"; fi; }
-# matches NAME TEXT REGEX: some line of the text matches.
-matches() { if grep -Eq -- "$3" <<<"$2"; then ok "$1"; else not_ok "$1" "no line like $3 in: $2"; fi; }
 limit=
 if command -v timeout >/dev/null 2>&1; then limit="timeout 60"; fi
 # exits NAME STATUS REGEX COMMAND...: with that status and a matching reason on stderr; if it fails, with an empty stdout.
@@ -57,10 +31,10 @@ for program in synth logits tokenize inspect perplexity; do
     elif ! (cd "$root" && ${CC:-cc} ${CFLAGS:--O2} ${DEFS:-} -I. -o "$dir/$program" tools/$program.c -lpthread -lm) \
             >cc.txt 2>&1; then
         not_ok "$program builds" "$(cat cc.txt)"
-        finish
+        finish test_perplexity
     fi
 done
-make_model() { ./synth "$@" >synth.txt 2>&1 || { not_ok "synth $*" "$(cat synth.txt)"; finish; }; }
+make_model() { ./synth "$@" >synth.txt 2>&1 || { not_ok "synth $*" "$(cat synth.txt)"; finish test_perplexity; }; }
 make_model -o bpe.gguf
 make_model --family bitnet --seed 2 -o spm.gguf
 make_model --family falcon3 --seed 3 -o plain.gguf               # wants no begin token
@@ -326,4 +300,4 @@ if [ -w /dev/full ]; then
 else
     skip "a full disk: no /dev/full here"
 fi
-finish
+finish test_perplexity

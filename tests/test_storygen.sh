@@ -4,40 +4,12 @@
 #     BUILD=build tests/test_storygen.sh
 #
 # Prints one line for each check, and at the end "test_storygen: N passed, N failed, N skipped"; exits 1 if one failed.
-set -u
-root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
-build=$(cd "${BUILD:-build}" 2>/dev/null && pwd) || { echo "not ok - no folder ${BUILD:-build}"; exit 1; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-passed=0 failed=0 skipped=0
+. "$(dirname "$0")/check.bash"
 
-ok() { passed=$((passed + 1)); echo "ok - $1"; }
-not_ok() {
-    failed=$((failed + 1))
-    echo "not ok - $1"
-    [ -z "${2:-}" ] || printf '%s\n' "$2" | head -5 | sed 's/^/    /'
-}
-skip() { skipped=$((skipped + 1)); echo "skip - $1"; }
-holds() { local name=$1; shift; local out; if out=$("$@" 2>&1); then ok "$name"; else not_ok "$name" "$out"; fi; }
-equal() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "'$2' is not '$3'"; fi; }
-differ() { if [ "$2" != "$3" ]; then ok "$1"; else not_ok "$1" "both are '$2'"; fi; }
-matches() { if grep -Eq -- "$3" <<<"$2"; then ok "$1"; else not_ok "$1" "no line like $3 in: $2"; fi; }
-# between NAME VALUE MIN MAX
-between() { if [ "$2" -ge "$3" ] && [ "$2" -le "$4" ]; then ok "$1"; else not_ok "$1" "$2 is not from $3 to $4"; fi; }
-exits() {
-    local name=$1 want=$2 reason=$3 status
-    shift 3
-    timeout 60 "$@" >/dev/null 2>stderr.txt </dev/null
-    status=$?
-    if [ $status != "$want" ]; then not_ok "$name" "exit $status, not $want: $(cat stderr.txt)"
-    elif [ -n "$reason" ] && ! grep -Eqi -- "$reason" stderr.txt; then not_ok "$name" "stderr: $(cat stderr.txt)"
-    else ok "$name"; fi
-}
 sum() { cksum <"$1" | cut -d' ' -f1; }
 
 storygen=$build/storygen
-[ -x "$storygen" ] || { not_ok "$storygen is not built"; exit 1; }
+built storygen
 
 # ------------------------------------------------------------------------------------------------ command line
 matches "--help" "$("$storygen" --help)" "^usage: storygen "
@@ -229,5 +201,4 @@ else
     not_ok "mutate.c compiles" "$(cat cc.txt)"
 fi
 
-echo "test_storygen: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish test_storygen

@@ -5,38 +5,8 @@
 #
 # Models come from $BUILD/synth and live in a temporary folder. Prints one line for each check, and at the end
 # "tools: N passed, N failed, N skipped"; exits 1 if one failed. Takes under a minute.
-set -u
-build=$(cd "${BUILD:-build}" 2>/dev/null && pwd) || { echo "not ok - no folder ${BUILD:-build}"; exit 1; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-passed=0 failed=0 skipped=0
+. "$(dirname "$0")/check.bash"
 
-ok() { passed=$((passed + 1)); echo "ok - $1"; }
-not_ok() {
-    failed=$((failed + 1))
-    echo "not ok - $1"
-    [ -z "${2:-}" ] || printf '%s\n' "$2" | head -5 | sed 's/^/    /'
-}
-skip() { skipped=$((skipped + 1)); echo "skip - $1"; }
-
-# holds NAME COMMAND...: the command succeeds.
-holds() { local name=$1; shift; local out; if out=$("$@" 2>&1); then ok "$name"; else not_ok "$name" "$out"; fi; }
-# equal NAME A B
-equal() { if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "'$2' is not '$3'"; fi; }
-differ() { if [ "$2" != "$3" ]; then ok "$1"; else not_ok "$1" "both are '$2'"; fi; }
-# matches NAME TEXT REGEX: some line of the text matches.
-matches() { if grep -Eq -- "$3" <<<"$2"; then ok "$1"; else not_ok "$1" "no line like $3 in: $2"; fi; }
-# exits NAME STATUS REGEX COMMAND...: with that status, and a matching reason on stderr (empty: anything).
-exits() {
-    local name=$1 want=$2 reason=$3 status
-    shift 3
-    timeout 60 "$@" >/dev/null 2>stderr.txt </dev/null
-    status=$?
-    if [ $status != "$want" ]; then not_ok "$name" "exit $status, not $want: $(cat stderr.txt)"
-    elif [ -n "$reason" ] && ! grep -Eqi -- "$reason" stderr.txt; then not_ok "$name" "stderr: $(cat stderr.txt)"
-    else ok "$name"; fi
-}
 # valid_json NAME FILE
 valid_json() {
     if [ -z "$python" ]; then skip "$1: no python3"; else holds "$1" python3 -m json.tool "$2"; fi
@@ -44,9 +14,7 @@ valid_json() {
 size() { wc -c <"$1" | tr -d ' '; }
 
 python=$(command -v python3 || true)
-for tool in synth logits tokenize inspect bench; do
-    [ -x "$build/$tool" ] || { not_ok "$build/$tool is not built"; exit 1; }
-done
+built synth logits tokenize inspect bench
 logits=$build/logits tokenize=$build/tokenize inspect=$build/inspect bench=$build/bench
 
 make_model() { "$build/synth" "$@" >synth.txt 2>&1 || not_ok "synth $*" "$(cat synth.txt)"; }
@@ -416,5 +384,4 @@ status=$?
 equal "bench, Ctrl-C: exit 130" $status 130
 matches "bench, Ctrl-C: prints what it has" "$(cat interrupted.txt)" '\| +tg64 \| .* ± '
 
-echo "tools: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish tools

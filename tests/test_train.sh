@@ -5,36 +5,10 @@
 #
 # Everything lives in a temporary folder. Prints one line for each check, and at the end "test_train: N passed, N failed,
 # N skipped". Takes about two minutes on two cores; the longest part is one training of a small network.
-set -u
-build=$(cd "${BUILD:-build}" 2>/dev/null && pwd) || { echo "not ok - no folder ${BUILD:-build}"; exit 1; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-passed=0 failed=0 skipped=0
+. "$(dirname "$0")/check.bash"
+LIMIT_S=120
 
-ok() { passed=$((passed + 1)); echo "ok - $1"; }
-not_ok() {
-    failed=$((failed + 1))
-    echo "not ok - $1"
-    [ -z "${2:-}" ] || printf '%s\n' "$2" | head -5 | sed 's/^/    /'
-}
-holds() { local name=$1; shift; local out; if out=$("$@" 2>&1); then ok "$name"; else not_ok "$name" "$out"; fi; }
-# below NAME A B: number A is less than B
-below() { if awk -v a="$2" -v b="$3" 'BEGIN { exit !(a != "" && a + 0 < b + 0) }'; then ok "$1 ($2 < $3)"; else not_ok "$1" "'$2' is not less than $3"; fi; }
-# exits NAME STATUS REGEX COMMAND...: with that status and a matching reason on stderr
-exits() {
-    local name=$1 want=$2 reason=$3 status
-    shift 3
-    timeout 120 "$@" >/dev/null 2>stderr.txt </dev/null
-    status=$?
-    if [ $status != "$want" ]; then not_ok "$name" "exit $status, not $want: $(cat stderr.txt)"
-    elif ! grep -Eqi -- "$reason" stderr.txt; then not_ok "$name" "stderr: $(cat stderr.txt)"
-    else ok "$name"; fi
-}
-
-for tool in train storygen perplexity inspect generate; do
-    [ -x "$build/$tool" ] || { not_ok "$build/$tool is not built"; exit 1; }
-done
+built train storygen perplexity inspect generate
 train=$build/train
 small="--layers 2 --embd 128 --heads 4 --kv-heads 2 --ff 256 --vocab 512 --ctx 128 --batch 8 --lr 0.004 --quiet"
 
@@ -77,7 +51,7 @@ if "$train" --amx --check-gradients >gradients.txt 2>amx.err; then
     loss() { sed -n 's/^validation: .*loss \([0-9.]*\), perp.*/\1/p' "$1"; }
     if awk -v a="$(loss amx1.txt)" -v b="$(loss plain.txt)" 'BEGIN { d = a - b; exit !(a > 0 && b > 0 && d * d < 0.05 * 0.05) }'
     then ok "--amx learns as well ($(loss amx1.txt), $(loss plain.txt))"; else not_ok "--amx: loss $(loss amx1.txt), without $(loss plain.txt)"; fi
-elif grep -q "no AMX" amx.err; then skipped=$((skipped + 1)); echo "skip - --amx: $(cat amx.err)"
+elif grep -q "no AMX" amx.err; then skip "--amx: $(cat amx.err)"
 else not_ok "--amx" "$(cat amx.err; grep WRONG gradients.txt)"; fi
 holds "1 and 3 threads: the same checkpoint" cmp one.gguf.ckpt three.gguf.ckpt
 "$train" --data stories.txt --val held.txt -o two.gguf $short --seed 2 >/dev/null 2>&1
@@ -157,5 +131,4 @@ if [ $status = 1 ] && grep -Eqi "large|space" full.err; then ok "full disk: exit
 holds "full disk: the old model is whole" cmp one.gguf full.gguf
 if ls full.gguf.* 2>/dev/null | grep -q .; then not_ok "full disk: left behind $(ls full.gguf.*)"; else ok "full disk: nothing left behind"; fi
 
-echo "test_train: $passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish test_train

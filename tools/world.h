@@ -1843,7 +1843,7 @@ WORLD_FN int world_choose_form(world_teller *t, const world_token *slot, int who
     int i, recent = 0, alike = 0, rival = 0;             /* rival: another whom the pronoun could mean */
     if (t->plain || slot->form == WF_NAME) return WF_NAME;
     if (slot->form >= WF_HE && slot->form != WF_OWNER) return WF_HE;
-    if (seen) return !others_alike && chance < 50 ? WF_HE : WF_NAME;
+    if (seen) return !others_alike && chance < 40 ? WF_HE : WF_NAME;
     for (i = 0; i < s->n_chars; i++) {
         if (i != who && s->kind[i] >= 0 && s->kind[i] == s->kind[who]) alike = 1;
         if (s->stamp[i] >= 3 * s->now) {
@@ -1851,8 +1851,8 @@ WORLD_FN int world_choose_form(world_teller *t, const world_token *slot, int who
             else rival |= world_is_boy(w, s->name[i]) == boy;
         }
     }
-    if (recent && !rival && !others_alike && world_whom(w, s, boy, -1) == who && chance < 35) return WF_HE;
-    return s->kind[who] >= 0 && !alike && chance >= 92 && s->stamp[who] > 0 ? WF_KIND : WF_NAME;
+    if (recent && !rival && !others_alike && world_whom(w, s, boy, -1) == who && chance < 15) return WF_HE;
+    return s->kind[who] >= 0 && !alike && chance >= 96 && s->stamp[who] > 0 ? WF_KIND : WF_NAME;
 }
 
 WORLD_FN void world_write_pronoun(world_teller *t, const world_token *slot, int boy)
