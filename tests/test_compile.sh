@@ -225,7 +225,9 @@ macros()
             "-m32 BITNET_ONLY_SCALAR") ;;
             "-m32 BITNET_ONLY_"*) cell "$1 $2 -D$macro is refused" "check_refused '$1 $2 -std=c99 -O0 -D$macro'"; continue ;;
         esac
-        cell "$1 $2 -D$macro" "$1 $2 -std=c99 -O0 -D$macro $STRICT -I. -c -o /dev/null '$scratch/after.c'"
+        # What is left out can only leave loose ends, which clang's front end sees (gcc's does not look for unused functions).
+        case "$1 $macro" in clang*" BITNET_NO_"*) how=-fsyntax-only ;; *) how='-c -o /dev/null' ;; esac
+        cell "$1 $2 -D$macro" "$1 $2 -std=c99 -O0 -D$macro $STRICT -I. $how '$scratch/after.c'"
     done
     cell "$1 $2, every BITNET_NO_ macro" "build_and_run '$1 $2 -std=c99 -O0 $all_no $STRICT' plain.c"
     cell "$1 $2 -DBITNET_STATIC" "check_static '$1' '$2 -std=c99 -O0 $STRICT'"
@@ -257,13 +259,13 @@ if [ "$FULL" = 1 ]; then
     for pair in "gcc g++" "clang clang++"; do
         c=${pair% *} cxx=${pair#* }
         if works "$c" ""; then
-            languages "$c" "" "c99 c11 gnu17"
+            languages "$c" "" "c99 gnu17"
             macros "$c" ""
             forms "$c"
             options "$c"
             if works "$c" -m32; then
                 languages "$c" -m32 "c99"
-                macros "$c" -m32
+                if [ "$c" = gcc ]; then macros "$c" -m32; fi
             else
                 skip "$c -m32" "no 32-bit libraries installed"
             fi
@@ -271,7 +273,7 @@ if [ "$FULL" = 1 ]; then
             skip "$c" "not installed"
         fi
         if works "$cxx" "" cpp; then
-            languages "$cxx" "" "c++11 c++17 c++20"
+            languages "$cxx" "" "c++11 c++20"
             cell "$cxx: no flag at all" "check_stdin '$cxx' c++"
             cell "$cxx: C++ user of a C engine" "check_two_files '$cxx -std=c++11 -O0 $STRICT' '$c -std=c99 -O0 $STRICT' cpp"
             if works "$cxx" -m32 cpp; then
