@@ -177,7 +177,7 @@ static void check_pieces(void)
 
 /* ------------------------------------------------------------------------------------------------- whole models */
 
-typedef struct pair { bitnet_model *model; bitnet_engine *engine; bitnet_session *session; } pair;
+typedef struct pair { bitnet_model *model; bitnet_engine *engine; bitnet_session *session; uint8_t *data; } pair;
 
 static void open_pair(pair *p, const char *path, const char *head, int threads)
 {
@@ -189,7 +189,17 @@ static void open_pair(pair *p, const char *path, const char *head, int threads)
     memset(&md, 0, sizeof md);
     memset(&ed, 0, sizeof ed);
     memset(&sd, 0, sizeof sd);
+    p->data = NULL;
+#if defined(BITNET_NO_STDIO) && defined(BITNET_NO_MMAP)
+    {
+        size_t size;
+        p->data = test_read_file(path, &size);
+        md.data = p->data;
+        md.size = size;
+    }
+#else
     md.path = path;
+#endif
     md.head = head;
     md.n_threads = ed.n_threads = threads;
     sd.n_ctx = 200;
@@ -205,6 +215,7 @@ static void close_pair(pair *p)
     bitnet_session_destroy(p->session);
     bitnet_engine_destroy(p->engine);
     bitnet_model_close(p->model);
+    free(p->data);
 }
 
 static void every_third(void *user, uint32_t *mask, const int32_t *tokens, int n_tokens)
