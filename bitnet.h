@@ -9055,6 +9055,7 @@ static void bni_plane_run(void *job, int index)
 static bitnet_result bni_load_plane(bitnet_model *m, bni_loader *l, bitnet_error *err)
 {
     bni_plane *p = &m->plane;
+    const uint64_t bytes = (uint64_t)p->n_strips * 16 * (uint64_t)p->n_cols;
     bni_plane_job job;
     int r;
     if (p->n_cols == 0)
@@ -9063,12 +9064,14 @@ static bitnet_result bni_load_plane(bitnet_model *m, bni_loader *l, bitnet_error
     job.values = l->values;
     job.next = 0;
     l->scheduler.parallel_for(l->scheduler.user, bni_plane_run, &job, l->n_jobs);
-    for (r = 0; r < 16 * p->n_strips && p->strips; r++) {
-        if (bni_float_bits(p->length[r]) >= 0x7f800000u || bni_float_bits(p->error[r]) >= 0x7f800000u)
+    for (r = 0; r < 16 * p->n_strips; r++) {
+        if (bni_float_bits(p->length[r]) >= 0x7f800000u || bni_float_bits(p->error[r]) >= 0x7f800000u) {
             p->strips = NULL;
+            p->n_cols = 0;
+        }
         p->longest = p->length[r] > p->longest ? p->length[r] : p->longest;
     }
-    return bni_loader_advance(l, (uint64_t)p->n_strips * 16 * (uint64_t)p->n_cols, err);
+    return bni_loader_advance(l, bytes, err);
 }
 
 /* A word-wise FNV-1a: fast enough for a KV cache, good enough against damage and mistakes (not against attackers). The
@@ -9416,8 +9419,6 @@ BITNET_API bitnet_result bitnet_model_open(const bitnet_model_desc *desc, bitnet
     block->info.is_supported = 1;
     bni_copy_text(block->info.kernels, sizeof block->info.kernels, block->kernels->name);
     bni_copy_text(block->info.layout, sizeof block->info.layout, bni_layout_names[block->layout]);
-    if (block->plane.n_cols && !block->plane.strips)
-        bni_copy_text(block->info.head, sizeof block->info.head, "full");
     if (!block->vocab_only)
         block->info.weight_bytes = bni_weight_bytes(block);
     *out = block;
@@ -11349,7 +11350,7 @@ static void bni_session_goal(const bitnet_session *s, bni_row *row)
     a.sampling = set;
     a.n_bias = g->n_bias;
     if (!s->engine->model->plane.strips || row->logits != s->logits || !s->generates || s->row_fn || g->logprobs > 0 ||
-        bni_changes_logits(&a))
+        bni_changes_logits(&a) || s->n_tokens >= s->n_ctx)       /* full: nothing will be sampled, no mask was asked for */
         return;
     if (!(set->temperature > 0.0f))
         row->top = 1;
