@@ -240,7 +240,10 @@ typedef struct bitnet_model_desc {
     int allow_amx;                   /* 1: AMX may be used, where there is one. Asks Linux for it, once and for the
                                         whole process, which then can't set a sigaltstack below about 11 KiB. Where one
                                         is set already, the system refuses, and "auto" takes the next best kernels */
-    const char *layout;              /* of the weights in memory: NULL or "auto": the kernels' choice; "r16", "t5" */
+    const char *layout;              /* of the weights in memory: NULL or "auto": the kernels' choice of "r16" (2 bits)
+                                        and "t5" (1.6 bits), repacked copies. "i2_s": used where they lie in the file or
+                                        in data: open at once, no memory of their own, pages shared by all processes
+                                        that map the file; a token takes longer */
     const char *head;                /* "two-pass": keeps the output matrix as bytes, too (one per weight), so that a
                                         token reads half as much; same tokens, see >>head. "full": does not. NULL or
                                         "auto": two-pass where the matrix is of F16, BF16 or F32 and 32 MiB or more */
@@ -259,7 +262,7 @@ typedef struct bitnet_model_info {
     char pre_tokenizer[32];          /* the rule in force, e.g. "llama3" */
     char chat_template[16];          /* the template in force, "none" where there is none */
     char kernels[16];                /* the kernel set in force; empty after a probe */
-    char layout[8];                  /* of the weights in memory: "r16" (2 bits) or "t5" (1.6 bits); empty likewise */
+    char layout[8];                  /* of the weights in memory: "r16", "t5" or "i2_s"; empty likewise */
     char head_type[8];               /* type of the output matrix, e.g. "F16" */
     char head[12];                   /* "full" or "two-pass" (bitnet_model_desc) */
     char linear_type[8];             /* type of the ternary matrices, e.g. "I2_S" */
@@ -2428,9 +2431,10 @@ static bitnet_result bni_gguf_check_sizes(bni_gguf *g, bitnet_error *err)
 
 /* ---------------------------------------------------------------------------------------------- I2_S to R16 */
 
-/* The layouts of weights in memory. */
-enum { BNI_R16 = 0, BNI_T5 = 1, BNI_N_LAYOUTS = 2 };
-static const char *const bni_layout_names[] = {"r16", "t5"};
+/* The layouts of weights in memory. The first two are repacked at load; BNI_I2S is the file's own, and a product turns
+   two strips at a time into R16 (bni_ref_gather). */
+enum { BNI_R16 = 0, BNI_T5 = 1, BNI_N_PACKED = 2, BNI_I2S = 2, BNI_N_LAYOUTS = 3 };
+static const char *const bni_layout_names[] = {"r16", "t5", "i2_s"};
 
 /* Columns as the kernels count them. */
 BNI_INLINE uint64_t bni_pad_cols(uint64_t n) { return (n + 15) & ~(uint64_t)15; }
@@ -2764,8 +2768,8 @@ typedef struct bni_kernels {
     uint32_t (*max_abs)(const float *x, int n);
     int32_t (*quantize_i8)(int8_t *q, int run, int stride, const float *x, float s, int n);
     float (*quantize_i16)(int16_t *q, const float *x, int n, int n_pad, int range, uint32_t *max_bits);
-    bni_matmul_fn *matmul[BNI_N_LAYOUTS];        /* by layout */
-    bni_matmul_fn *matmul_tiles[BNI_N_LAYOUTS];  /* AMX: activations in another order; else NULL */
+    bni_matmul_fn *matmul[BNI_N_PACKED];         /* by layout */
+    bni_matmul_fn *matmul_tiles[BNI_N_PACKED];  /* AMX: activations in another order; else NULL */
     void (*rescale)(float *y, size_t y_stride, const int32_t *sum, int ld, const int32_t *x_sum, const float *s,
                     const float *w_scale, int n_rows, int n, int then);
     void (*rope)(float *x, const float *cos_sin, int n_rot, int neox);
@@ -2775,6 +2779,7 @@ typedef struct bni_kernels {
     void (*plane_rows)(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
                        const bni_split *x, int n_tokens);
     void (*plane_row)(float *w, float about[3], int type, const uint8_t *row, int n);
+    void (*gather)(uint8_t *strip, const uint8_t *rows, size_t row_bytes, int n_rows, int n_cols);
 } bni_kernels;
 
 /* --------------------------------------------------------------------------------------- elementwise and norms */
@@ -2911,6 +2916,43 @@ static void bni_ref_rope_pairs(float *x, const float *cos_sin, int first, int la
 static void bni_ref_rope(float *x, const float *cos_sin, int n_rot, int neox)
 {
     bni_ref_rope_pairs(x, cos_sin, 0, n_rot / 2, n_rot, neox);
+}
+
+/* ------------------------------------------------------------------------------------------- I2_S in place */
+
+/* A block of I2_S, 128 weights of one row in 32 bytes (>>formats), is eight dwords, and dword i holds in its bit pairs,
+   the topmost first, columns 4 i + 0..3, 32 + 4 i + 0..3, 64 + ... and 96 + ...: a dword of R16, but for which columns it
+   stands for. So 16 rows become a strip of R16 by transposing dwords, and the activations change places to suit
+   (bni_i2s_order). Code 3 means 0, as code 1 does.
+
+       file   row 0:  d0 d1 d2 ... d7 | d0 ...        strip  block 0:  d0 of row 0, d0 of row 1, ... d0 of row 15
+              row 1:  d0 d1 d2 ... d7 | d0 ...               block 1:  d1 of row 0, d1 of row 1, ...
+
+   rows: n_rows of row_bytes each, 1 to 16; for missing ones the last stands in. n_cols: a multiple of 128. */
+BNI_INLINE uint32_t bni_i2s_clean(uint32_t codes) { return codes ^ (codes & codes >> 1 & 0x55555555u) << 1; }
+
+static void bni_ref_gather(uint8_t *strip, const uint8_t *rows, size_t row_bytes, int n_rows, int n_cols)
+{
+    int r, i;
+    for (r = 0; r < 16; r++) {
+        const uint8_t *row = rows + (size_t)(r < n_rows ? r : n_rows - 1) * row_bytes;
+        for (i = 0; i < n_cols / 16; i++)
+            bni_store_u32(strip + 64 * (size_t)i + 4 * (size_t)r, bni_i2s_clean(bni_load_u32(row + 4 * (size_t)i)));
+    }
+}
+
+/* Four columns of activations to where bni_ref_gather puts their weights: column 32 g + 4 i + j of each 128 to
+   16 i + 4 (3 - g) + j. q: as quantize_i8 has left it, n columns. */
+static void bni_i2s_order(int8_t *q, int run, int stride, int n)
+{
+    uint32_t old[32];
+    int k, d;
+    for (k = 0; k < n; k += 128) {
+        for (d = 0; d < 32; d++)
+            old[d] = bni_load_u32(q + (ptrdiff_t)((k + 4 * d) / run) * stride + (k + 4 * d) % run);
+        for (d = 0; d < 32; d++)
+            bni_store_u32(q + (ptrdiff_t)((k + 4 * d) / run) * stride + (k + 4 * d) % run, old[8 * (3 - d % 4) + d / 4]);
+    }
 }
 
 /* ----------------------------------------------------------------------------------------- ternary products */
@@ -5234,6 +5276,64 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
 #endif /* BNI_HAVE_AMX */
 #endif /* AVX512VBMI */
 
+/* ------------------------------------------------------------------------------------------- I2_S in place */
+
+#if BNI_WHOLE
+
+/* BNI_QUAD: 4 dwords of a row, or on x86 from AVX2 on 8, of which the upper half goes four blocks further. */
+#if BNI_ISA >= BNI_ISA_AVX2 && BNI_ISA < BNI_ISA_NEON
+  #define BNI_QUAD __m256i
+  #define BNI_QUAD_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+  #define BNI_QUAD_STORE(p, a) (_mm_storeu_si128((__m128i *)(void *)(p), _mm256_castsi256_si128(a)), \
+                                _mm_storeu_si128((__m128i *)(void *)((p) + 256), _mm256_extracti128_si256(a, 1)))
+  #define BNI_ZIP_LOW(a, b) _mm256_unpacklo_epi32(a, b)
+  #define BNI_ZIP_HIGH(a, b) _mm256_unpackhi_epi32(a, b)
+  #define BNI_CLEAN(a) _mm256_xor_si256(a, _mm256_slli_epi32(_mm256_and_si256(_mm256_and_si256(a, _mm256_srli_epi32(a, 1)), _mm256_set1_epi8(0x55)), 1))
+#elif BNI_ISA < BNI_ISA_NEON
+  #define BNI_QUAD __m128i
+  #define BNI_QUAD_LOAD(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
+  #define BNI_QUAD_STORE(p, a) _mm_storeu_si128((__m128i *)(void *)(p), a)
+  #define BNI_ZIP_LOW(a, b) _mm_unpacklo_epi32(a, b)
+  #define BNI_ZIP_HIGH(a, b) _mm_unpackhi_epi32(a, b)
+  #define BNI_CLEAN(a) _mm_xor_si128(a, _mm_slli_epi32(_mm_and_si128(_mm_and_si128(a, _mm_srli_epi32(a, 1)), _mm_set1_epi8(0x55)), 1))
+#else
+  #define BNI_QUAD bni_pi
+  #define BNI_QUAD_LOAD(p) BNI_LOADI(p)
+  #define BNI_QUAD_STORE(p, a) BNI_STOREI(p, a)
+  #define BNI_CLEAN(a) ((a) ^ ((a) & (bni_pi)((bni_pu)(a) >> 1u) & BNI_SPLAT(0x55555555)) << 1)
+#endif
+
+/* As the reference. 4 x 4 dwords of four rows change places, four times. Sixteen streams are too many for the processor
+   to foresee, so the next 16 rows are fetched meanwhile. */
+static void BNI_FN(bni_gather)(uint8_t *strip, const uint8_t *rows, size_t row_bytes, int n_rows, int n_cols)
+{
+    const uint8_t *row[16];
+    int r, k;
+    for (r = 0; r < 16; r++)
+        row[r] = rows + (size_t)(r < n_rows ? r : n_rows - 1) * row_bytes;
+    for (k = 0; k < n_cols / 4; k += (int)sizeof(BNI_QUAD), strip += 16 * sizeof(BNI_QUAD)) {
+        for (r = 0; r < 16 * (int)sizeof(BNI_QUAD); r += 64)
+            __builtin_prefetch(rows + 16 * (row_bytes + (size_t)k) + r, 0, 2);
+        BNI_UNROLL for (r = 0; r < 16; r += 4) {
+            const BNI_QUAD a = BNI_QUAD_LOAD(row[r] + k), b = BNI_QUAD_LOAD(row[r + 1] + k);
+            const BNI_QUAD c = BNI_QUAD_LOAD(row[r + 2] + k), d = BNI_QUAD_LOAD(row[r + 3] + k);
+            const BNI_QUAD ac = BNI_ZIP_LOW(a, c), bd = BNI_ZIP_LOW(b, d), ac2 = BNI_ZIP_HIGH(a, c), bd2 = BNI_ZIP_HIGH(b, d);
+            const BNI_QUAD d0 = BNI_ZIP_LOW(ac, bd), d1 = BNI_ZIP_HIGH(ac, bd);
+            const BNI_QUAD d2 = BNI_ZIP_LOW(ac2, bd2), d3 = BNI_ZIP_HIGH(ac2, bd2);
+            BNI_QUAD_STORE(strip + 4 * r, BNI_CLEAN(d0));
+            BNI_QUAD_STORE(strip + 64 + 4 * r, BNI_CLEAN(d1));
+            BNI_QUAD_STORE(strip + 128 + 4 * r, BNI_CLEAN(d2));
+            BNI_QUAD_STORE(strip + 192 + 4 * r, BNI_CLEAN(d3));
+        }
+    }
+}
+
+#undef BNI_QUAD
+#undef BNI_QUAD_LOAD
+#undef BNI_QUAD_STORE
+#undef BNI_CLEAN
+#endif
+
 /* --------------------------------------------------------------------------------- the output matrix's first pass */
 
 #if BNI_WHOLE
@@ -5352,7 +5452,8 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
 #define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5) \
     {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {r16, t5}, \
      {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
-     BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base), BNI_PASTE(bni_plane_row, base)}
+     BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base), BNI_PASTE(bni_plane_row, base), \
+     BNI_PASTE(bni_gather, base)}
 #if BNI_WHOLE
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
     BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
@@ -5616,7 +5717,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
     {bni_ref_matmul_r16, bni_ref_matmul_t5}, {NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
-    bni_ref_plane_rows, bni_ref_plane_row
+    bni_ref_plane_rows, bni_ref_plane_row, bni_ref_gather
 };
 
 /* --------------------------------------------------------------------------------------------- what the CPU has */
@@ -8149,9 +8250,14 @@ static const bni_norm_part bni_norm_parts[] = {
     {BNI_NORM_FFN_SUB, "ffn_sub_norm", BNI_DIM_FF, 1}
 };
 
-/* A matrix, or several stacked, in R16 or T5. */
+/* One of the matrices that are stacked in a linear, where it lies in the file: strip s of it is the linear's strip
+   first + s * step. */
+typedef struct bni_rows { const uint8_t *codes; int n_rows, first, step; } bni_rows;
+
+/* A matrix, or several stacked, in R16 or T5; or in place. */
 typedef struct bni_linear {
-    uint8_t *strips;                 /* [n_strips] strips of n_cols * 4 bytes */
+    uint8_t *strips;                 /* [n_strips] strips of n_cols * 4 bytes; NULL: in place, then */
+    bni_rows rows[3];                /* the parts, in the order of their first strips; codes NULL: there are fewer */
     float *row_scale;                /* [n_strips * 16], 0 for padding rows */
     int n_strips;                    /* of 16 rows, all parts together */
     int n_cols;                      /* padded to 16 */
@@ -8202,7 +8308,7 @@ struct bitnet_model {
     bni_hparams hp;
     bni_tokenizer tokenizer;
     int chat;                        /* index of the chat template, 0: none */
-    int layout;                      /* of the strips: BNI_R16 or BNI_T5 */
+    int layout;                      /* of the matrices: BNI_R16, BNI_T5 or BNI_I2S */
     const bni_kernels *kernels;
     bni_layer *layers;               /* [n_layer] */
     float *output_norm;
@@ -8581,6 +8687,21 @@ static bitnet_result bni_bind_linear(const bni_gguf *g, bni_layer *layer, int i,
     return r;
 }
 
+/* Can the matrices be used where they lie? Rows must be whole blocks of layout A, and the bytes in memory. */
+static bitnet_result bni_bind_in_place(const bitnet_model *m, bitnet_i2s_layout layout, bitnet_error *err)
+{
+    int p;
+    if (layout != BITNET_I2S_A)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "layout i2_s, in place: only for I2_S of layout A");
+    if (!m->source.data)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "layout i2_s, in place: only for a file that is mapped or in memory");
+    for (p = 0; p < BNI_N_PARTS; p++)
+        if (m->hp.dim[bni_linear_parts[p].cols] % 128 != 0)
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "layout i2_s, in place: rows of %d weights are no whole blocks of 128",
+                            m->hp.dim[bni_linear_parts[p].cols]);
+    return BITNET_OK;
+}
+
 /* A [n_vocab, n_embd] table of a type that >>decode reads. data is set later, by the layout. */
 static bitnet_result bni_bind_table(const bni_gguf *g, const char *name, const bni_hparams *hp, bni_table *table,
                                     bitnet_error *err)
@@ -8722,8 +8843,9 @@ static bitnet_result bni_model_layout(bitnet_model *m, bni_arena *a, bitnet_erro
         for (s = 0; s < BNI_N_LINEARS; s++) {
             bni_linear *l = &layer.linear[s];
             l->row_scale = (float *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 4, BNI_BLOCK_ALIGN);
-            l->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)l->n_strips, bni_strip_bytes(m->layout, (uint64_t)l->n_cols),
-                                                      BNI_BLOCK_ALIGN);
+            if (m->layout != BNI_I2S)
+                l->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)l->n_strips, bni_strip_bytes(m->layout, (uint64_t)l->n_cols),
+                                                          BNI_BLOCK_ALIGN);
         }
         if (m->layers)
             m->layers[i] = layer;
@@ -8815,7 +8937,7 @@ typedef struct bni_repack {
     uint8_t *codes;                  /* scratch [jobs][n_cols + 20] */
     uint64_t n_rows, n_cols;         /* of the tensor, without padding */
     bitnet_i2s_layout i2s;
-    int layout;                      /* BNI_R16 or BNI_T5 */
+    int layout;                      /* BNI_R16 or BNI_T5: there is nothing to repack in place */
     uint32_t n_strips, step;         /* how many, and from one to the next */
     bni_atomic next;                 /* first strip that no job has taken */
 } bni_repack;
@@ -8952,7 +9074,8 @@ static bitnet_result bni_load_scale(const bitnet_model *m, int i, int p, const u
 }
 
 /* Repacks one matrix to strips [first_strip, ...) of its linear, and gives the file's pages back: peak memory is the
-   model plus one matrix, not the model twice. data outlives the jobs, as parallel_for returns when they are done. */
+   model plus one matrix, not the model twice. data outlives the jobs, as parallel_for returns when they are done. In
+   place there is only a note of where it lies. */
 static bitnet_result bni_load_part(bitnet_model *m, bni_loader *l, int i, int p, int first_strip, bitnet_error *err)
 {
     bni_linear *linear = &m->layers[i].linear[bni_linear_parts[p].slot];
@@ -8966,6 +9089,16 @@ static bitnet_result bni_load_part(bitnet_model *m, bni_loader *l, int i, int p,
     r = bni_load_scale(m, i, p, job.data, linear->row_scale + 16 * (size_t)first_strip, err);
     if (r != BITNET_OK)
         return r;
+    if (m->layout == BNI_I2S) {
+        bni_rows *rows = linear->rows;
+        while (rows->codes)
+            rows++;
+        rows->codes = job.data;
+        rows->n_rows = (int)t->ne[1];
+        rows->first = first_strip;
+        rows->step = bni_linear_parts[p].step;
+        return bni_loader_advance(l, t->bytes, err);
+    }
     job.n_cols = t->ne[0];
     job.n_rows = t->ne[1];
     job.strips = linear->strips + (uint64_t)first_strip * bni_strip_bytes(m->layout, job.n_cols);
@@ -9166,8 +9299,11 @@ static void bni_info_model(const bitnet_model *m, bitnet_model_info *info)
     info->norm_eps = hp->eps;
     info->pooling = hp->pooling;
     info->tied_output = m->output.tensor == m->embedding.tensor;
-    /* Header, embedding and output matrix: the other pages were given back, and with a plane the output matrix's too. */
-    if (m->source.mapped)
+    /* Header, embedding and output matrix: the other pages were given back, and with a plane the output matrix's too. In
+       place it is everything. */
+    if (m->source.mapped && m->layout == BNI_I2S)
+        info->mapped_memory = m->source.reader.size - (m->plane.n_cols ? m->output.tensor->bytes : 0);
+    else if (m->source.mapped)
         info->mapped_memory = m->gguf.data_start + (info->tied_output ? 0 : m->embedding.tensor->bytes) +
                               (m->plane.n_cols ? 0 : m->output.tensor->bytes);
 }
@@ -9221,6 +9357,8 @@ static bitnet_result bni_model_prepare(bitnet_model *m, const bitnet_model_desc 
         r = bni_head_select(m, d->head, err);
     if (r == BITNET_OK && !m->vocab_only)
         r = bni_bind_layers(m, layout, err);
+    if (r == BITNET_OK && !m->vocab_only && m->layout == BNI_I2S)
+        r = bni_bind_in_place(m, layout, err);
     if (r == BITNET_OK)
         r = bni_model_layout(m, &a, err);
     if (r != BITNET_OK)
@@ -9298,7 +9436,7 @@ BITNET_API bitnet_result bitnet_model_probe(const bitnet_model_desc *desc, bitne
     m.kernels = bni_kernels_select(NULL, 0, &no_kernels);
     m.layout = m.kernels ? bni_layout_select(desc->layout, m.kernels) : BNI_R16;
     if (m.layout < 0)
-        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16 or t5", desc->layout);
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16, t5 or i2_s", desc->layout);
     r = bni_model_tables(&m, desc, err);
     if (r == BITNET_OK) {
         bni_info_file(&m.gguf, info);
@@ -9375,7 +9513,8 @@ static bitnet_result bni_model_commit(bitnet_model *m, const bitnet_model_desc *
     block->locked = r == BITNET_OK && d->mlock;
     if (r == BITNET_OK && d->mlock &&
         (bni_lock_memory(block, size) != 0 || (block->source.mapped &&
-         bni_lock_memory(block->output.data, block->output.n_rows * block->output.row_bytes) != 0)))
+         (block->layout == BNI_I2S ? bni_lock_memory(block->source.data, block->source.reader.size)
+                                   : bni_lock_memory(block->output.data, block->output.n_rows * block->output.row_bytes)) != 0)))
         bni_notice(&block->logger, BITNET_LOG_WARNING, "the weights could not be locked in memory");
     return r;
 }
@@ -9400,7 +9539,7 @@ BITNET_API bitnet_result bitnet_model_open(const bitnet_model_desc *desc, bitnet
     if (!m.kernels)
         r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "kernels %s: %s", desc->kernels ? desc->kernels : "auto", why);
     else if ((m.layout = bni_layout_select(desc->layout, m.kernels)) < 0)
-        r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16 or t5", desc->layout);
+        r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16, t5 or i2_s", desc->layout);
     else if (bni_self_check() != 0)
         r = bni_fail(err, BITNET_ERROR_BUILD, 0, "this build breaks IEEE arithmetic (compiler flags?): see >>numbers");
     else
@@ -9536,6 +9675,7 @@ typedef struct bni_scratch {
     float *attend;                   /* BNI_ATTEND_SCRATCH */
     int32_t *sums;                   /* [16][BNI_MAX_CHUNK * 32] or [BNI_BLOCK_ROWS][32] */
     uint8_t *panel;                  /* [2 * BNI_PANEL] */
+    uint8_t *strips;                 /* [2] strips of the widest linear, for matrices in place; else NULL */
     int16_t *k, *v;                  /* [dp] */
     int16_t *q;                      /* [16][dp] */
 } bni_scratch;
@@ -9590,10 +9730,13 @@ struct bitnet_engine {
 
 /* ------------------------------------------------------------------------------------------------ geometry */
 
+/* The layout of the strips that products see. */
+BNI_INLINE int bni_strip_layout(const bitnet_model *m) { return m->layout == BNI_T5 ? BNI_T5 : BNI_R16; }
+
 /* The ternary product that the pass uses goes by tiles (AMX): the activations are then in another order. */
 BNI_INLINE int bni_pass_tiled(const bitnet_engine *e)
 {
-    return e->pass.n_rows >= BNI_TILE_MIN && e->kernels->matmul_tiles[e->model->layout] != NULL;
+    return e->pass.n_rows >= BNI_TILE_MIN && e->kernels->matmul_tiles[bni_strip_layout(e->model)] != NULL;
 }
 
 /* Groups of a pass, and rows of one: in the last one perhaps fewer. */
@@ -9709,8 +9852,46 @@ static void bni_unit_quantize(bitnet_engine *e, const bni_op *op, int layer, int
         amax = bni_bits_float(bits);
         e->q8_scale[row] = 127.0f / (amax > 1e-5f ? amax : 1e-5f);
         e->q8_sum[row] = k->quantize_i8(q8, run, stride, in, e->q8_scale[row], n);
+        if (e->model->layout == BNI_I2S)
+            bni_i2s_order(q8, run, stride, n);
         if (padded % run)                      /* tiles are 64 columns wide */
             memset(q8 + padded / run * stride + padded % run, 0, (size_t)(run - padded % run));
+    }
+}
+
+/* Strip s of a matrix in place, as R16. */
+static void bni_linear_gather(const bni_kernels *k, const bni_linear *l, int s, uint8_t *strip)
+{
+    const bni_rows *rows = &l->rows[0];
+    const size_t row_bytes = (size_t)l->n_cols / 4;
+    int p, row;
+    for (p = 1; p < 3 && l->rows[p].codes; p++)
+        if (s >= l->rows[p].first && (s - l->rows[p].first) % l->rows[p].step == 0)
+            rows = &l->rows[p];
+    row = (s - rows->first) / rows->step * 16;
+    k->gather(strip, rows->codes + (size_t)row * row_bytes, row_bytes, rows->n_rows - row < 16 ? rows->n_rows - row : 16,
+              l->n_cols);
+}
+
+/* y [n_rows][n], n = 16 (last - first): the sums of strips [first, last) with q8. In place two strips at a time, which
+   stay in the second cache from one step to the next. */
+static void bni_linear_sums(const bitnet_engine *e, const bni_linear *l, int first, int last, const int8_t *q8, int n_rows,
+                            const bni_scratch *scratch)
+{
+    const int layout = bni_strip_layout(e->model), n = (last - first) * 16;
+    const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)l->n_cols);
+    bni_matmul_fn *matmul = (bni_pass_tiled(e) ? e->kernels->matmul_tiles : e->kernels->matmul)[layout];
+    int s, count;
+    if (l->strips) {
+        matmul(scratch->sums, n, l->strips + (size_t)first * strip, last - first, l->n_cols, q8, n_rows, scratch->panel);
+        return;
+    }
+    for (s = first; s < last; s += count) {
+        count = last - s < 2 ? 1 : 2;
+        bni_linear_gather(e->kernels, l, s, scratch->strips);
+        if (count == 2)
+            bni_linear_gather(e->kernels, l, s + 1, scratch->strips + strip);
+        matmul(scratch->sums + 16 * (s - first), n, scratch->strips, count, l->n_cols, q8, n_rows, scratch->panel);
     }
 }
 
@@ -9720,11 +9901,9 @@ static void bni_linear_strips(bitnet_engine *e, const bni_op *op, const bni_line
                               int n_groups, bni_scratch *scratch)
 {
     const int n = (last - first) * 16, row = group * bni_pass_group(e), n_rows = bni_group_rows(e, group, n_groups);
-    const int add = op->buffer == BNI_BUFFER_X, layout = e->model->layout, at = op->activate ? first * 8 : first * 16;
+    const int add = op->buffer == BNI_BUFFER_X, at = op->activate ? first * 8 : first * 16;
     const int then = op->activate ? e->model->hp.act : add ? BNI_THEN_ADD : BNI_THEN_SET;
-    bni_matmul_fn *matmul = (bni_pass_tiled(e) ? e->kernels->matmul_tiles : e->kernels->matmul)[layout];
-    matmul(scratch->sums, n, l->strips + (size_t)first * bni_strip_bytes(layout, (uint64_t)l->n_cols), last - first,
-           l->n_cols, bni_group_q8(e, group, l->n_cols), n_rows, scratch->panel);
+    bni_linear_sums(e, l, first, last, bni_group_q8(e, group, l->n_cols), n_rows, scratch);
     e->kernels->rescale((add ? bni_row_x(e, row) : bni_row_h(e, row)) + at,
                         (size_t)(add ? e->x_stride : e->h_stride), scratch->sums, n, e->q8_sum + row, e->q8_scale + row,
                         l->row_scale + 16 * (size_t)first, n_rows, n, then);
@@ -10926,6 +11105,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
         s.attend = (float *)bni_arena_take_raw(a, (uint64_t)BNI_ATTEND_SCRATCH(hp->head_dim), 4, BNI_BLOCK_ALIGN);
         s.sums = (int32_t *)bni_arena_take_raw(a, BNI_MAX_GROUP * BNI_MAX_CHUNK * 32, 4, BNI_BLOCK_ALIGN);
         s.panel = (uint8_t *)bni_arena_take_raw(a, 2 * BNI_PANEL, 1, BNI_BLOCK_ALIGN);
+        s.strips = e->model->layout == BNI_I2S ? (uint8_t *)bni_arena_take_raw(a, 8 * (uint64_t)widest, 1, BNI_BLOCK_ALIGN) : NULL;
         s.k = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
         s.v = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
         s.q = (int16_t *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
@@ -12303,8 +12483,8 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    ======================================================================================================
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
           SPM tokenizers; chat templates; integer attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI
-          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; an
-          output matrix in two passes; sessions that advance together, in time slices; sampling, stop strings, log
+          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16;
+          matrices used in place; an output matrix in two passes; sessions that advance together, in time slices; sampling, stop strings, log
           probabilities; saved states. */
 
 #if defined(__clang__)

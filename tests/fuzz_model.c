@@ -63,6 +63,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     md.size = size;
     bitnet_model_probe(&md, &info, NULL);
     run(&md);
+    md.layout = "i2_s";
+    run(&md);
+    md.layout = NULL;
     md.data = NULL;
     b.data = data;
     b.size = size;

@@ -179,13 +179,21 @@ static void test_open(void)
 static void test_sources(void)
 {
     int way, n_first = 0;
+    uint64_t memory[6];
     static float first[4096];
-    for (way = 0; way < 4; way++) {
+    for (way = 0; way < 6; way++) {            /* 4 and 5: as 2 and 0, with the matrices in place */
         rig r;
         bitnet_model_desc d;
+        bitnet_model_info info;
         bitnet_error err;
         memset(&d, 0, sizeof d);
         d.n_threads = 1 + way % 2;
+#ifdef BITNET_NO_MMAP
+        if (way == 5) {
+            SKIP("%s", "a file in place: this build maps none");
+            continue;
+        }
+#endif
 #ifdef BITNET_NO_STDIO
   #ifdef BITNET_NO_MMAP
         if (way < 2) {
@@ -196,10 +204,11 @@ static void test_sources(void)
             continue;
         }
 #endif
-        if (way < 2)
+        if (way < 2 || way == 5)
             d.path = path;
         d.no_mmap = way == 1;
-        if (way == 2) {
+        d.layout = way < 4 ? NULL : "i2_s";
+        if (way == 2 || way == 4) {
             d.data = file;
             d.size = file_size;
         }
@@ -212,6 +221,11 @@ static void test_sources(void)
         if (n_first++ == 0)
             memcpy(first, bitnet_logits(r.session[0]), 512 * sizeof(float));
         CHECK(memcmp(first, bitnet_logits(r.session[0]), 512 * sizeof(float)) == 0, "way %d", way);
+        bitnet_model_get_info(r.model, &info);
+        CHECK((strcmp(info.layout, "i2_s") == 0) == (way >= 4), "way %d: layout %s", way, info.layout);
+        memory[way] = info.model_memory;
+        CHECK(way < 4 || info.model_memory + (uint64_t)(info.n_ff * 3 * info.n_embd / 5 * info.n_layer) < memory[2],
+              "in place: %d bytes of %d", (int)info.model_memory, (int)memory[2]);
         rig_close(&r);
     }
 }

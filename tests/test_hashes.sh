@@ -198,7 +198,7 @@ while IFS=$tab read -r program label; do
     case $label in *"under qemu"|*"in node")               # all sets, but few settings: emulation is slow
         for kernels in $all; do
             run "--kernels $kernels --threads 2 --batch 50" '*'
-            run "--kernels $kernels --threads 1 --batch 1" '*'
+            run "--kernels $kernels --threads 1 --batch 1 --layout i2_s" '*'
         done
         continue ;;
     esac
@@ -211,6 +211,7 @@ while IFS=$tab read -r program label; do
         run "--kernels $kernels --threads 1 --batch 512" all
         run "--kernels $kernels --threads 3 --batch 7 --company 7" '*'
         [ "$label" = "make's logits" ] || continue
+        run "--kernels $kernels --threads 2 --batch 40 --layout i2_s" all
         case $kernels in                       # and the layout of weights that is not its own
             avx512vbmi|amx) run "--kernels $kernels --threads 2 --batch 40 --layout r16" '*' ;;
             *)              run "--kernels $kernels --threads 2 --batch 40 --layout t5" '*' ;;

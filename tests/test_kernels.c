@@ -389,7 +389,7 @@ static void test_packing(void)
 {
     uint8_t strip[64 * 8], codes[128], *file = (uint8_t *)buffer(128 / 4, 0);
     int layout, r, k, run, wrong = 0;
-    for (layout = 0; layout < BNI_N_LAYOUTS; layout++)
+    for (layout = 0; layout < BNI_N_PACKED; layout++)
         for (run = 0; run < 243; run++) {              /* every byte of T5 occurs */
             for (k = 0; k < 32; k++)
                 file[k] = 0;
@@ -417,7 +417,7 @@ static void test_ternary(void)
     static const int strips[] = {1, 2, 3, 5, 8};
     static const int many[] = {9, 12, 15, 16, 17, 31, 32, 33, 40, 48, 70};
     int layout, c, s, t, kind;
-    for (layout = 0; layout < BNI_N_LAYOUTS; layout++)
+    for (layout = 0; layout < BNI_N_PACKED; layout++)
         for (c = 0; c < 13; c++)
             for (s = 0; s < 5; s++)
                 for (kind = 0; kind < N_TERNARY; kind++) {
@@ -430,6 +430,46 @@ static void test_ternary(void)
                         if (strips[s] < 3 && (c + t + s) % 4 == kind % 4)
                             test_matmul(layout, strips[s], cols[c], many[t], kind);
                 }
+}
+
+/* Rows as the file has them, codes 3 among them, at any address, and 1 to 16 of them: a strip of R16 whose columns are
+   in the order of bni_i2s_order. Told by the definitions of I2_S and R16 alone. */
+static void test_gather(int n_rows, int n_cols)
+{
+    const size_t row_bytes = (size_t)n_cols / 4;
+    uint8_t *rows = (uint8_t *)buffer((size_t)n_rows * row_bytes, (size_t)n_rows), *codes = (uint8_t *)buffer((size_t)n_cols, 0);
+    uint8_t *strip[2];
+    int8_t *q = (int8_t *)buffer((size_t)n_cols, 0);
+    int i, r, k, set, wrong = 0;
+    for (i = 0; i < n_rows * (int)row_bytes; i++)
+        rows[i] = (uint8_t)test_random(&seed);
+    for (i = 0; i < 2; i++)
+        strip[i] = (uint8_t *)buffer(64 * (size_t)n_cols / 16, 0);
+    bni_ref_gather(strip[0], rows, row_bytes, n_rows, n_cols);
+    for (r = 0; r < 16; r++) {
+        bni_i2s_row_any(rows, BITNET_I2S_A, (uint64_t)(r < n_rows ? r : n_rows - 1), (uint64_t)n_cols, codes);
+        for (k = 0; k < n_cols; k++)           /* which four of its 128 columns: goes where their weights went */
+            q[k] = (int8_t)(k / 4 % 32);
+        bni_i2s_order(q, 4, 4, n_cols);
+        for (k = 0; k < n_cols; k++)
+            wrong += bni_code(BNI_R16, strip[0], r, k) != codes[k / 128 * 128 + 4 * q[k] + k % 4];
+    }
+    CHECK(wrong == 0, "%d rows of %d: %d codes gathered wrong", n_rows, n_cols, wrong);
+    for (set = 0; set < n_sets; set++) {
+        memset(strip[1], 0xee, 64 * (size_t)n_cols / 16);
+        sets[set]->gather(strip[1], rows, row_bytes, n_rows, n_cols);
+        CHECK(memcmp(strip[0], strip[1], 64 * (size_t)n_cols / 16) == 0, "%s gathers %d rows of %d", sets[set]->name, n_rows, n_cols);
+    }
+    free_all("gather");
+}
+
+static void test_in_place(void)
+{
+    int n;
+    for (n = 1; n <= 16; n++) {
+        test_gather(n, 128);
+        test_gather(n, 128 * n);
+    }
 }
 
 /* ----------------------------------------------------------------------------------------------- attention */
@@ -1001,6 +1041,7 @@ int main(int argc, char **argv)
     }
     /* Changes with the cases above; if it changes without them, the definition of the numbers has changed. */
     CHECK(hash == (fast ? UINT64_C(0xb402d21162ceaaa3) : UINT64_C(0x0a9b50b26691471c)), "the reference's results are not those of other builds: run with --hash");
+    test_in_place();
     test_kv();
     test_decode();
     test_conversions();

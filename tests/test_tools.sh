@@ -111,6 +111,9 @@ exits "logits, an id over 32 bits: exit 2" 2 "4294967297" "$logits" tiny.gguf --
 exits "logits, not a number: exit 2" 2 "abc" "$logits" tiny.gguf --tokens 1,abc
 exits "logits, no ids: exit 2" 2 "empty" "$logits" tiny.gguf --tokens ''
 exits "logits, unknown kernels: exit 2" 2 "nonsense" "$logits" tiny.gguf --tokens 1 --kernels nonsense
+exits "logits, unknown layout: exit 2" 2 "i2_s" "$logits" tiny.gguf --tokens 1 --layout r17
+exits "logits in place, a file that is read: exit 1" 1 "mapped" "$logits" tiny.gguf --tokens 1 --layout i2_s --no-mmap
+exits "logits in place, another order of bits: exit 1" 1 "layout A" "$logits" tiny.gguf --tokens 1 --layout i2_s --i2s-layout C
 exits "logits, a context too small: exit 1" 1 "" "$logits" tiny.gguf --tokens 1,2,3 --ctx 2
 exits "logits, output that can't be written: exit 1" 1 "/nosuch/" "$logits" tiny.gguf --tokens 1 -o /nosuch/out
 exits "logits, a vocabulary file's missing weights: exit 1" 1 "" "$logits" /dev/null --tokens 1

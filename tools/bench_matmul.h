@@ -307,7 +307,7 @@ static void products_choose(matmul_bench *m, const char *const *names, int n_nam
         const char *why;
         const bni_kernels *kernels = bni_kernels_select(names[i], 1, &why);
         if (!kernels) cli_message("without kernels %s: %s", names[i], why);
-        for (l = 0; kernels && l < BNI_N_LAYOUTS; l++) {
+        for (l = 0; kernels && l < BNI_N_PACKED; l++) {
             const int wanted = !layout || strcmp(layout, "auto") == 0 || strcmp(layout, bni_layout_names[l]) == 0;
             const int plain = kernels->matmul[l] == bni_ref_matmul_t5 && kernels->layout != l;
             if (!wanted || plain || m->n_products == MAX_PRODUCTS) continue;
