@@ -249,6 +249,8 @@ typedef struct bitnet_model_desc {
                                         "auto": two-pass where the matrix is of F16, BF16 or F32 and 32 MiB or more */
     const char *chat_template;       /* NULL: the file's; else a name of bitnet_chat_template_name */
     bitnet_i2s_layout i2s_layout;
+    const char *tl_tiles;            /* of TL1 and TL2 matrices, which files do not tell: NULL: bitnet.cpp's presets for the
+                                        shape; "generated": those of its set-up program; or "BM/BY/bm", e.g. "256/128/64" */
     int no_mmap;                     /* read the file into memory instead of mapping it */
     int mlock;                       /* lock the weights in memory; failure to lock is a warning */
     int vocab_only;                  /* tokenizer and metadata only; no weights, no engine */
@@ -1782,6 +1784,7 @@ typedef struct bni_tensor {
     uint64_t gap;                    /* bytes to the next tensor or the end: tells clashing types apart */
     uint64_t info_offset;            /* of the entry in the tensor table, for messages */
     int bound;                       /* 1: some weight of the model uses it */
+    int form;                        /* BNI_FORM_...; of I2_S layout A stands for all */
 } bni_tensor;
 
 typedef struct bni_gguf {
@@ -2300,6 +2303,10 @@ static int bni_strings_next(bni_strings *s, bni_str *out)
    blocks run over the flat tensor, rows in order; after the nelem/4 bytes of codes follow 32 bytes whose first four are
    the scale, f32. Code 3 is never written and counts as 0.
 
+   The other ternary types are drawn beside the functions that read them (bni_codes_...). Each is turned into rows of codes
+   and scales and forgotten: what follows knows only R16 and T5. Types that give every 64, 128 or 256 columns a scale of
+   their own nearly always repeat one, since a BitNet matrix has one; where they don't, see bni_linear_grouped.
+
    R16 is what the kernels read. A strip is 16 rows of a matrix; a block of a strip is 16 columns of it, 64 bytes:
 
        dword r of the block = row r;  byte j of it:   bits 7:6     5:4     3:2     1:0
@@ -2323,6 +2330,13 @@ static int bni_strings_next(bni_strings *s, bni_str *out)
 enum {
     BNI_TYPE_F32 = 0, BNI_TYPE_F16 = 1, BNI_TYPE_Q4_0 = 2, BNI_TYPE_Q8_0 = 8, BNI_TYPE_Q6_K = 14, BNI_TYPE_BF16 = 30,
     BNI_TYPE_I2_S = 36
+};
+
+/* What the bits of a ternary tensor mean: decided by its type, where that is not clear by its size, and for I2_S by the
+   caller. The first four are bitnet_i2s_layout, in its order. */
+enum {
+    BNI_FORM_NONE, BNI_FORM_I2S_A, BNI_FORM_I2S_B, BNI_FORM_I2S_C, BNI_FORM_I2S_D, BNI_FORM_TL1, BNI_FORM_TL2,
+    BNI_FORM_TQ1_0, BNI_FORM_TQ2_0, BNI_FORM_Q2_0, BNI_FORM_Q2_0_128, BNI_FORM_IQ1_BN, BNI_FORM_IQ2_BN, BNI_FORM_IQ2_BN_R4
 };
 
 typedef struct bni_type {
@@ -2391,7 +2405,59 @@ static uint64_t bni_tensor_count(const bni_tensor *t)
     return bni_mul(bni_mul(t->ne[0], t->ne[1]), bni_mul(t->ne[2], t->ne[3]));
 }
 
-#define BNI_I2S_TAIL 32              /* bytes after the codes: the scale and padding */
+#define BNI_TERNARY_TAIL 32          /* bytes after the codes of I2_S, TL1 and TL2: the scale and padding */
+
+/* The types of ternary matrices and what each may mean. 39 and 42 are TL2 in bitnet.cpp, before July 2026 and since; 42 is
+   Q2_0 in llama.cpp, in blocks of 64, and was one of 128 in the fork that it came from; elsewhere 39 is MXFP4 and 142
+   IQ2_TN. by_size: only where the size says so, too. */
+static const struct { uint32_t type; uint8_t form, by_size; } bni_type_forms[] = {
+    {34, BNI_FORM_TQ1_0, 0}, {35, BNI_FORM_TQ2_0, 0}, {36, BNI_FORM_I2S_A, 0}, {38, BNI_FORM_TL1, 0}, {39, BNI_FORM_TL2, 1},
+    {42, BNI_FORM_TL2, 1}, {42, BNI_FORM_Q2_0, 1}, {42, BNI_FORM_Q2_0_128, 1}, {134, BNI_FORM_IQ1_BN, 0},
+    {135, BNI_FORM_IQ2_BN, 0}, {142, BNI_FORM_Q2_0_128, 1}, {335, BNI_FORM_IQ2_BN_R4, 0}
+};
+enum { BNI_N_TYPE_FORMS = sizeof bni_type_forms / sizeof bni_type_forms[0] };
+
+/* Bytes of a ternary tensor of n_rows by n_cols, of fewer than 2^48 weights; 0: it can't have this shape. TL2: bitnet.cpp's
+   own formula, in its integer steps, whatever the tiles. */
+static uint64_t bni_form_bytes(int form, uint64_t n_rows, uint64_t n_cols)
+{
+    const uint64_t n = n_rows * n_cols;
+    switch (form) {
+    case BNI_FORM_TQ1_0: return n_cols % 256 ? 0 : n / 256 * 54;
+    case BNI_FORM_TQ2_0: return n_cols % 256 ? 0 : n / 256 * 66;
+    case BNI_FORM_Q2_0: return n_cols % 64 ? 0 : n / 64 * 18;
+    case BNI_FORM_Q2_0_128: return n_cols % 128 ? 0 : n / 128 * 34;
+    case BNI_FORM_IQ1_BN: return n_cols % 64 ? 0 : n / 64 * 13 + 2 * n_rows;
+    case BNI_FORM_IQ2_BN: return n_cols % 64 ? 0 : n / 4 + 4 * n_rows;
+    case BNI_FORM_IQ2_BN_R4: return n_cols % 64 || n_rows % 4 ? 0 : n / 4 + 4 * n_rows;
+    case BNI_FORM_TL2:
+        if (n_cols < 256 || n_rows % 32)
+            return 0;
+        return (((n_cols - 256) * n_rows / 3 * 5 / 8 + 256 * n_rows / 2 * 4 / 8 + 31) & ~(uint64_t)31) + BNI_TERNARY_TAIL;
+    default: return n % 4 ? 0 : n / 4 + BNI_TERNARY_TAIL;
+    }
+}
+
+/* What the tensors of a type mean: the one form whose size fits the room that each of them has, up to its padding. NONE:
+   no form does, or more than one. */
+static int bni_form_of_type(const bni_gguf *g, uint32_t type)
+{
+    int f, form = BNI_FORM_NONE, n = 0;
+    uint64_t i;
+    for (f = 0; f < BNI_N_TYPE_FORMS; f++) {
+        int fits = bni_type_forms[f].type == type;
+        for (i = 0; i < g->n_tensors && fits && bni_type_forms[f].by_size; i++) {
+            const bni_tensor *t = &g->tensors[i];
+            uint64_t bytes = t->type == type ? bni_form_bytes(bni_type_forms[f].form, t->ne[1] * t->ne[2] * t->ne[3], t->ne[0]) : 0;
+            fits = t->type != type || (bytes > 0 && bytes <= t->gap && t->gap - bytes < g->alignment);
+        }
+        if (fits) {
+            form = bni_type_forms[f].form;
+            n++;
+        }
+    }
+    return n == 1 ? form : BNI_FORM_NONE;
+}
 
 /* Bytes of the tensor by its type and shape; 0 where they can't be told. */
 static uint64_t bni_tensor_bytes(const bni_tensor *t)
@@ -2399,8 +2465,8 @@ static uint64_t bni_tensor_bytes(const bni_tensor *t)
     uint64_t n = bni_tensor_count(t);
     if (n == UINT64_MAX)
         return 0;
-    if (t->type == BNI_TYPE_I2_S)
-        return n % 4 == 0 ? n / 4 + BNI_I2S_TAIL : 0;
+    if (t->form != BNI_FORM_NONE)
+        return bni_form_bytes(t->form, n / t->ne[0], t->ne[0]);
     return bni_mul(bni_row_bytes(t->type, t->ne[0]), n / t->ne[0]);
 }
 
@@ -2408,16 +2474,24 @@ static uint64_t bni_tensor_bytes(const bni_tensor *t)
    bytes of the last may lack their final padding, not their content. */
 static bitnet_result bni_gguf_check_sizes(bni_gguf *g, bitnet_error *err)
 {
-    uint64_t i;
+    uint64_t i, k;
     for (i = 0; i < g->n_tensors; i++) {
         bni_tensor *t = &g->tensors[i];
-        uint64_t n = bni_tensor_count(t);
-        const bni_type *type = bni_type_find(t->type);
-        if (n >= (uint64_t)1 << 48)
+        if (bni_tensor_count(t) >= (uint64_t)1 << 48)
             return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset, "tensor %S: %u x %u x %u x %u weights", &t->name,
                             t->ne[0], t->ne[1], t->ne[2], t->ne[3]);
+    }
+    for (k = 0; k < BNI_N_TYPE_FORMS; k++) {
+        const int form = bni_form_of_type(g, bni_type_forms[k].type);
+        for (i = 0; i < g->n_tensors; i++)
+            if (g->tensors[i].type == bni_type_forms[k].type)
+                g->tensors[i].form = form;
+    }
+    for (i = 0; i < g->n_tensors; i++) {
+        bni_tensor *t = &g->tensors[i];
+        const bni_type *type = bni_type_find(t->type);
         t->bytes = bni_tensor_bytes(t);
-        if (t->bytes == 0 && type && (type->bytes || t->type == BNI_TYPE_I2_S))
+        if (t->bytes == 0 && type && (type->bytes || t->form != BNI_FORM_NONE))
             return bni_fail(err, BITNET_ERROR_FORMAT, t->info_offset,
                             "tensor %S: rows of %u weights are no whole number of %s blocks", &t->name, t->ne[0],
                             type->name);
@@ -2429,7 +2503,7 @@ static bitnet_result bni_gguf_check_sizes(bni_gguf *g, bitnet_error *err)
     return BITNET_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------- I2_S to R16 */
+/* ------------------------------------------------------------------------------------------------------ I2_S */
 
 /* The layouts of weights in memory. The first two are repacked at load; BNI_I2S is the file's own, and a product turns
    two strips at a time into R16 (bni_ref_gather). */
@@ -2492,6 +2566,263 @@ static void bni_i2s_row(const uint8_t *data, bitnet_i2s_layout layout, uint64_t 
         }
 }
 
+/* ---------------------------------------------------------------------------------------- other ternary types */
+
+/* A ternary tensor of a file, ready to be read row by row. */
+typedef struct bni_ternary {
+    int form;                        /* BNI_FORM_... */
+    int bm, by, sub;                 /* tiles of TL1 and TL2: rows, columns, rows of a piece */
+    uint64_t n_rows, n_cols;
+    uint64_t group;                  /* columns that share a scale; n_cols: one a row, or one for all */
+    uint64_t scale_at;               /* where the one scale for all is, in bytes; 0: there are more */
+} bni_ternary;
+
+/* The digits of numbers to base 3 of which every byte is the nearest above n * 256 / 243: the one from the top down is what
+   a multiplication by 3 pushes out of the byte. digit n of q: 0 is the most significant. */
+BNI_INLINE uint8_t bni_digit(uint8_t q, int n)
+{
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    return (uint8_t)((uint8_t)(q * power[n]) * 3u >> 8);
+}
+
+/* TQ1_0, 256 weights in 54 bytes: qs[48], qh[4], f16 scale. Digit n of a byte of five weights:
+
+       qs[m], m < 32: column 32 n + m      qs[32 + m], m < 16: 160 + 16 n + m      qh[m], four digits: 240 + 4 n + m */
+static void bni_codes_tq1_0(const uint8_t *p, uint64_t n_cols, uint8_t *codes)
+{
+    uint64_t k;
+    int m, n;
+    for (k = 0; k < n_cols; k += 256, p += 54, codes += 256)
+        for (n = 0; n < 5; n++) {
+            for (m = 0; m < 32; m++) codes[32 * n + m] = bni_digit(p[m], n);
+            for (m = 0; m < 16; m++) codes[160 + 16 * n + m] = bni_digit(p[32 + m], n);
+            for (m = 0; m < 4 && n < 4; m++) codes[240 + 4 * n + m] = bni_digit(p[48 + m], n);
+        }
+}
+
+/* TQ2_0, 256 weights in 66 bytes: two halves of 32 bytes, f16 scale. Bits of byte m of a half:
+
+       1:0  column m      3:2  32 + m      5:4  64 + m      7:6  96 + m */
+static void bni_codes_tq2_0(const uint8_t *p, uint64_t n_cols, uint8_t *codes)
+{
+    uint64_t k;
+    int m;
+    for (k = 0; k < n_cols; k += 256, p += 66, codes += 256)
+        for (m = 0; m < 256; m++)
+            codes[m] = p[m / 128 * 32 + m % 32] >> (m / 32 % 4 * 2) & 3;
+}
+
+/* Q2_0, blocks of 64 or 128 weights: f16 scale, then four weights to the byte, the first in bits 1:0. */
+static void bni_codes_q2_0(const uint8_t *p, uint64_t n_cols, uint64_t block, uint8_t *codes)
+{
+    uint64_t k;
+    for (k = 0; k < n_cols; k++)
+        codes[k] = p[k / block * (block / 4 + 2) + 2 + k % block / 4] >> (k % 4 * 2) & 3;
+}
+
+/* IQ1_BN: a row is an f16 scale, then 13 bytes for 64 weights: for group i of 16, byte 3 i + j holds weights 16 i + 5 j to
+   16 i + 5 j + 4, and digit i of byte 12 weight 16 i + 15. Here the first weight is the last digit. */
+static void bni_codes_iq1_bn(const uint8_t *row, uint64_t n_cols, uint8_t *codes)
+{
+    const uint8_t *p = row + 2;
+    uint64_t k;
+    int i, j;
+    for (k = 0; k < n_cols; k += 64, p += 13, codes += 64)
+        for (i = 0; i < 4; i++) {
+            for (j = 0; j < 15; j++) codes[16 * i + j] = bni_digit(p[3 * i + j / 5], 4 - j % 5);
+            codes[16 * i + 15] = bni_digit(p[12], 4 - i);
+        }
+}
+
+/* IQ2_BN: a row is an f32 scale, then 16 bytes for 64 weights; bits of byte m: 1:0 column m, 3:2 16 + m, 5:4 32 + m, 7:6
+   48 + m. IQ2_BN_R4: four rows, their scales first; in 64 bytes for 64 columns, bits 2 s of byte 16 l + 4 r + i hold
+   column 16 l + 4 s + i of row r. */
+static void bni_codes_iq2_bn(const uint8_t *data, uint64_t row, uint64_t n_cols, int four, uint8_t *codes)
+{
+    const uint8_t *p = data + (four ? row / 4 * (16 + n_cols) + 16 : row * (4 + n_cols / 4) + 4);
+    const int r = (int)(row % 4);
+    uint64_t k;
+    for (k = 0; k < n_cols; k++) {
+        const int c = (int)(k % 64);
+        codes[k] = four ? p[k / 64 * 64 + (unsigned)(c / 16 * 16 + 4 * r + c % 4)] >> (c / 4 % 4 * 2) & 3
+                        : p[k / 64 * 16 + (unsigned)(c % 16)] >> (c / 16 * 2) & 3;
+    }
+}
+
+/* Two nibbles 3 a + b of codes a, b; 9 to 15 mean nothing. */
+BNI_INLINE void bni_codes_of_pairs(unsigned q, uint8_t *codes)
+{
+    codes[0] = (uint8_t)(q / 16 / 3 % 3);
+    codes[1] = (uint8_t)(q / 16 % 3);
+    codes[2] = (uint8_t)(q % 16 / 3 % 3);
+    codes[3] = (uint8_t)(q % 16 % 3);
+}
+
+/* TL1, made for tables of pairs: a pair of codes a, b is the nibble 3 a + b, a byte four columns of a row, the first pair
+   in bits 7:4. Nested tiles, the outermost first, each from left to right and then down: bm rows by `by` columns; sub
+   rows by 256 / sub columns; 16 rows by 4 columns, of which a byte is a row. */
+static void bni_codes_tl1(const bni_ternary *t, const uint8_t *data, uint64_t row, uint8_t *codes)
+{
+    const uint64_t bm = (uint64_t)t->bm, by = (uint64_t)t->by, sub = (uint64_t)t->sub, thin = 256 / sub;
+    uint64_t k, at;
+    for (k = 0; k < t->n_cols; k += 4, codes += 4) {
+        unsigned q;
+        at = row / bm * (t->n_cols / by) + k / by;
+        at = at * (bm / sub) + row % bm / sub;
+        at = at * (by / thin) + k % by / thin;
+        at = at * (sub / 16) + row % sub / 16;
+        at = at * (thin / 4) + k % thin / 4;
+        q = data[at * 16 + row % 16];
+        bni_codes_of_pairs(q, codes);
+    }
+}
+
+/* TL2, made for tables of triples: the first columns, a multiple of `by`, in triples v = 9 a + 3 b + c of weights -1, 0, 1:
+   |v| is a nibble and its sign a bit; the others in pairs as in TL1. Three regions: nibbles, signs, pairs. A run of 32
+   bytes is two triples (or pairs) of 32 rows, whose middle two eights have changed places; a run of signs is eight
+   triples, its word r % 16 those of rows r and r + 16 in turn, the first triple in the highest bits. Tiles of bm rows by
+   `by` columns, in them 32 rows. */
+static void bni_codes_tl2(const bni_ternary *t, const uint8_t *data, uint64_t row, uint8_t *codes)
+{
+    static const uint8_t swap[4] = {0, 2, 1, 3};
+    const uint64_t by = (uint64_t)t->by, k3 = t->n_cols - t->n_cols % by, k2 = t->n_cols - k3, r = row % 32;
+    const uint64_t place = 8u * swap[r / 8] + r % 8, tile = row / (uint64_t)t->bm, piece = row % (uint64_t)t->bm / 32;
+    const uint64_t pieces = (uint64_t)t->bm / 32;
+    const uint8_t *signs = data + k3 * t->n_rows / 6, *pairs = signs + k3 * t->n_rows / 24;
+    uint64_t k, at;
+    for (k = 0; k < k3; k += 3, codes += 3) {
+        const uint64_t in = k % by;
+        int v, bit = 15 - (int)(2 * (in % 24 / 3) + r / 16);
+        at = (tile * (k3 / by) + k / by) * pieces + piece;
+        v = data[(at * (by / 6) + in / 6) * 32 + place] >> (in % 6 == 0 ? 4 : 0) & 15;
+        v = bni_load_u16(signs + (at * (by / 24) + in / 24) * 32 + 2 * (r % 16)) >> bit & 1 ? 13 - v : 13 + v;
+        v = (v + 27) % 27;                     /* nibbles 14 and 15 mean nothing */
+        codes[0] = (uint8_t)(v / 9);
+        codes[1] = (uint8_t)(v / 3 % 3);
+        codes[2] = (uint8_t)(v % 3);
+    }
+    for (k = 0; k < k2; k += 4, codes += 4) {
+        unsigned q;
+        at = (tile * (k2 / 32) + k / 32) * pieces + piece;
+        q = pairs[(at * 8 + k % 32 / 4) * 32 + place];
+        bni_codes_of_pairs(q, codes);
+    }
+}
+
+/* Row `row` of the tensor at data: codes [n_cols], weight + 1: 0, 1, 2; in Q2_0 also 3. */
+static void bni_ternary_codes(const bni_ternary *t, const uint8_t *data, uint64_t row, uint8_t *codes)
+{
+    const uint64_t n = t->n_cols;
+    switch (t->form) {
+    case BNI_FORM_TQ1_0: bni_codes_tq1_0(data + row * (n / 256 * 54), n, codes); break;
+    case BNI_FORM_TQ2_0: bni_codes_tq2_0(data + row * (n / 256 * 66), n, codes); break;
+    case BNI_FORM_Q2_0: bni_codes_q2_0(data + row * (n / 64 * 18), n, 64, codes); break;
+    case BNI_FORM_Q2_0_128: bni_codes_q2_0(data + row * (n / 128 * 34), n, 128, codes); break;
+    case BNI_FORM_IQ1_BN: bni_codes_iq1_bn(data + row * (n / 64 * 13 + 2), n, codes); break;
+    case BNI_FORM_IQ2_BN: bni_codes_iq2_bn(data, row, n, 0, codes); break;
+    case BNI_FORM_IQ2_BN_R4: bni_codes_iq2_bn(data, row, n, 1, codes); break;
+    case BNI_FORM_TL1: bni_codes_tl1(t, data, row, codes); break;
+    case BNI_FORM_TL2: bni_codes_tl2(t, data, row, codes); break;
+    default: bni_i2s_row(data, (bitnet_i2s_layout)(t->form - BNI_FORM_I2S_A + BITNET_I2S_A), row, n, codes);
+    }
+}
+
+/* The row's scales [n_cols / group]. */
+static void bni_ternary_scales(const bni_ternary *t, const uint8_t *data, uint64_t row, float *scales)
+{
+    const uint64_t n = t->n_cols, n_groups = n / t->group;
+    uint64_t i;
+    switch (t->form) {
+    case BNI_FORM_TQ1_0: for (i = 0; i < n_groups; i++) scales[i] = bni_f16_to_f32(bni_load_u16(data + (row * n_groups + i) * 54 + 52)); break;
+    case BNI_FORM_TQ2_0: for (i = 0; i < n_groups; i++) scales[i] = bni_f16_to_f32(bni_load_u16(data + (row * n_groups + i) * 66 + 64)); break;
+    case BNI_FORM_Q2_0: for (i = 0; i < n_groups; i++) scales[i] = bni_f16_to_f32(bni_load_u16(data + (row * n_groups + i) * 18)); break;
+    case BNI_FORM_Q2_0_128: for (i = 0; i < n_groups; i++) scales[i] = bni_f16_to_f32(bni_load_u16(data + (row * n_groups + i) * 34)); break;
+    case BNI_FORM_IQ1_BN: scales[0] = bni_f16_to_f32(bni_load_u16(data + row * (n / 64 * 13 + 2))); break;
+    case BNI_FORM_IQ2_BN: scales[0] = bni_load_f32(data + row * (n / 4 + 4)); break;
+    case BNI_FORM_IQ2_BN_R4: scales[0] = bni_load_f32(data + row / 4 * (16 + n) + 4 * (row % 4)); break;
+    default: scales[0] = bni_load_f32(data + t->scale_at);
+    }
+}
+
+/* Tiles of TL1 and TL2 by shape: bitnet.cpp's preset_kernels, and what its set-up program generates. TL2's third number is
+   32 throughout; where the generated ones are zero they are the presets. */
+static const struct { uint16_t n_rows, n_cols, tl1[3], tl1_generated[3], tl2[2]; } bni_tl_tiles[] = {
+    {14336, 4096, {256, 128, 64}, {256, 128, 32}, {256, 96}}, {4096, 14336, {256, 128, 32}, {128, 64, 64}, {128, 96}},
+    {1024, 4096, {128, 64, 64}, {256, 128, 32}, {256, 96}},   {4096, 4096, {128, 64, 32}, {128, 64, 64}, {128, 96}},
+    {3200, 8640, {160, 64, 32}, {0, 0, 0}, {160, 96}},        {3200, 3200, {320, 128, 64}, {0, 0, 0}, {320, 96}},
+    {8640, 3200, {320, 64, 32}, {0, 0, 0}, {320, 96}},        {1536, 4096, {256, 128, 32}, {0, 0, 0}, {256, 96}},
+    {1536, 1536, {128, 64, 64}, {0, 0, 0}, {128, 192}},       {4096, 1536, {256, 128, 32}, {0, 0, 0}, {256, 96}}
+};
+
+/* "BM/BY/bm" to t; 0 if it is no such text. */
+static int bni_tl_parse(bni_ternary *t, const char *text)
+{
+    int *const to[3] = {&t->bm, &t->by, &t->sub}, i;
+    for (i = 0; i < 3; i++) {
+        int n = 0, digits = 0;
+        for (; *text >= '0' && *text <= '9' && digits < 5; text++, digits++)
+            n = 10 * n + (*text - '0');
+        if (n == 0 || *text != (i < 2 ? '/' : 0))
+            return 0;
+        text += i < 2;
+        *to[i] = n;
+    }
+    return 1;
+}
+
+/* The tiles of a TL1 or TL2 matrix; tiles: as bitnet_model_desc. They must cut it into whole pieces. */
+static bitnet_result bni_tl_bind(bni_ternary *t, const bni_tensor *tensor, const char *tiles, bitnet_error *err)
+{
+    const int two = t->form == BNI_FORM_TL2, generated = tiles && strcmp(tiles, "generated") == 0;
+    int i, found = 0;
+    if (tiles && *tiles && !generated && !bni_tl_parse(t, tiles))
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "tiles %s: not \"generated\" or like 256/128/64", tiles);
+    for (i = 0; t->bm == 0 && i < (int)(sizeof bni_tl_tiles / sizeof bni_tl_tiles[0]); i++)
+        if (bni_tl_tiles[i].n_rows == t->n_rows && bni_tl_tiles[i].n_cols == t->n_cols) {
+            const uint16_t *one = generated && bni_tl_tiles[i].tl1_generated[0] ? bni_tl_tiles[i].tl1_generated : bni_tl_tiles[i].tl1;
+            t->bm = two ? bni_tl_tiles[i].tl2[0] : one[0];
+            t->by = two ? bni_tl_tiles[i].tl2[1] : one[1];
+            t->sub = two ? 32 : one[2];
+        }
+    if (t->bm == 0)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, tensor->info_offset, "tensor %S: the tiles of %s matrices of %u x %u are not known: give them",
+                        &tensor->name, two ? "TL2" : "TL1", t->n_rows, t->n_cols);
+    found = t->n_rows % (uint64_t)t->bm == 0 && t->bm % t->sub == 0;
+    if (two)
+        found = found && t->sub == 32 && t->by % 24 == 0 && t->n_cols % (uint64_t)t->by % 32 == 0 &&
+                (t->n_cols - t->n_cols % (uint64_t)t->by) * t->n_rows / 24 * 5 + t->n_cols % (uint64_t)t->by * t->n_rows / 4 <= t->scale_at;
+    else
+        found = found && t->sub % 16 == 0 && t->sub <= 64 && 256 % t->sub == 0 && t->n_cols % (uint64_t)t->by == 0 && t->by % (256 / t->sub) == 0;
+    if (!found)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, tensor->info_offset, "tensor %S: tiles %d/%d/%d do not cut %u x %u weights",
+                        &tensor->name, t->bm, t->by, t->sub, t->n_rows, t->n_cols);
+    return BITNET_OK;
+}
+
+/* Prepares tensor, of a type with a form, for the functions above. layout: of I2_S; tiles: of TL1 and TL2. */
+static bitnet_result bni_ternary_bind(bni_ternary *t, const bni_tensor *tensor, bitnet_i2s_layout layout, const char *tiles, bitnet_error *err)
+{
+    const uint64_t n = bni_tensor_count(tensor);
+    int fits = 1;
+    memset(t, 0, sizeof *t);
+    t->form = tensor->form == BNI_FORM_I2S_A ? BNI_FORM_I2S_A + (int)layout - (int)BITNET_I2S_A : tensor->form;
+    t->n_cols = tensor->ne[0];
+    t->n_rows = n / t->n_cols;
+    t->group = t->form == BNI_FORM_TQ1_0 || t->form == BNI_FORM_TQ2_0 ? 256 : t->form == BNI_FORM_Q2_0 ? 64 : t->form == BNI_FORM_Q2_0_128 ? 128 : t->n_cols;
+    if (t->form <= BNI_FORM_TL2)
+        t->scale_at = tensor->bytes - BNI_TERNARY_TAIL;
+    /* Blocks of I2_S run on over the ends of rows: they must cut the whole tensor; layout C takes four rows. */
+    if (t->form == BNI_FORM_I2S_A) fits = n % 128 == 0;
+    if (t->form == BNI_FORM_I2S_B) fits = n % 64 == 0;
+    if (t->form == BNI_FORM_I2S_C) fits = t->n_rows % 4 == 0;
+    if (!fits)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, tensor->info_offset, "tensor %S: %u x %u weights are no whole number of I2_S blocks",
+                        &tensor->name, tensor->ne[0], tensor->ne[1]);
+    return t->form == BNI_FORM_TL1 || t->form == BNI_FORM_TL2 ? bni_tl_bind(t, tensor, tiles, err) : BITNET_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- to R16, T5 */
+
 /* Row r (0..15) of a strip of R16 from codes [n_cols padded to 16 with 0]: each dword of codes to its bit pair. */
 static void bni_r16_pack_row(uint8_t *strip, int r, const uint8_t *codes, uint64_t n_cols)
 {
@@ -2532,20 +2863,25 @@ BNI_UNUSED static unsigned bni_code(int layout, const uint8_t *strip, int r, int
     return (byte >= 192 ? 64 + large / 3 : byte & 63) / power[group] % 3;
 }
 
-/* Strip s from a whole I2_S tensor [n_rows, n_cols]. codes: scratch [n_cols + 20]. */
-static void bni_pack_strip(int layout, uint8_t *strip, uint64_t s, const uint8_t *data, bitnet_i2s_layout i2s,
-                           uint64_t n_rows, uint64_t n_cols, uint8_t *codes)
+/* Strip s from a whole ternary tensor. codes: scratch [n_cols + 20]. 1 if a code was 3, else 0. */
+static unsigned bni_pack_strip(int layout, uint8_t *strip, uint64_t s, const bni_ternary *t, const uint8_t *data, uint8_t *codes)
 {
+    unsigned any = 0;
+    uint64_t k;
     int r;
     for (r = 0; r < 16; r++) {
         uint64_t row = s * 16 + (unsigned)r;
-        if (row < n_rows)
-            bni_i2s_row(data, i2s, row, n_cols, codes);
+        if (row < t->n_rows)
+            bni_ternary_codes(t, data, row, codes);
         else
-            memset(codes, 1, (size_t)n_cols);
-        memset(codes + n_cols, 0, 20);
-        (layout == BNI_T5 ? bni_t5_pack_row : bni_r16_pack_row)(strip, r, codes, n_cols);
+            memset(codes, 1, (size_t)t->n_cols);
+        if (t->form >= BNI_FORM_TL1)           /* I2_S has no code 3 (bni_i2s_row) */
+            for (k = 0; k < t->n_cols; k++)
+                any |= codes[k] & codes[k] >> 1 & 1;
+        memset(codes + t->n_cols, 0, 20);
+        (layout == BNI_T5 ? bni_t5_pack_row : bni_r16_pack_row)(strip, r, codes, t->n_cols);
     }
+    return any;
 }
 /* ======================================================================================================
    >>decode    Rows of numbers: embeddings, norms, the output matrix
@@ -2877,6 +3213,18 @@ static float bni_ref_quantize_i16(int16_t *q, const float *x, int n, int n_pad, 
     return bni_bits_float(max) / limit;
 }
 
+/* Rows i to i + 15 of a product, v[i % 32 ...], to where they go; see below. */
+static void bni_ref_deliver(float *y, const float v[32], int i, int then)
+{
+    const float *half = v + i % 32;
+    int l;
+    for (l = 0; l < 16; l++)
+        if (then == BNI_THEN_SET || then == BNI_THEN_ADD)
+            y[i + l] = then == BNI_THEN_ADD ? y[i + l] + half[l] : half[l];
+        else if (i % 32)
+            y[i / 32 * 16 + l] = bni_ref_act(v[l], then) * v[16 + l];
+}
+
 /* v[t][i] = ((float)(sum[t][i] - x_sum[t]) / s[t]) * w_scale[i] for i < n, a multiple of 16, and n_rows tokens t: exact
    sums back to numbers, one scale per row of the matrix. Codes are weights + 1, so x_sum, the sum of the activations, is
    what the products' sums are too large by. then: BNI_THEN_SET y = v; BNI_THEN_ADD y = y + v; else an activation: v is
@@ -2888,15 +3236,28 @@ static void bni_ref_rescale(float *y, size_t y_stride, const int32_t *sum, int l
     int t, i, l;
     for (t = 0; t < n_rows; t++, y += y_stride, sum += ld)
         for (i = 0; i < n; i += 16) {
-            float *half = v + i % 32;
-            for (l = 0; l < 16; l++) {
-                half[l] = bni_mulf((float)(sum[i + l] - x_sum[t]) / s[t], w_scale[i + l]);
-                if (then == BNI_THEN_SET || then == BNI_THEN_ADD)
-                    y[i + l] = then == BNI_THEN_ADD ? y[i + l] + half[l] : half[l];
-                else if (i % 32)
-                    y[i / 32 * 16 + l] = bni_ref_act(v[l], then) * v[16 + l];
-            }
+            for (l = 0; l < 16; l++)
+                v[i % 32 + l] = bni_mulf((float)(sum[i + l] - x_sum[t]) / s[t], w_scale[i + l]);
+            bni_ref_deliver(y, v, i, then);
         }
+}
+
+/* The same where every `group` columns of a row have their own scale (bni_linear): for one token, rows 16 at a time, v[r] =
+   (sum over the groups, in order, of (float)(sum of the group) * scale) / s. part: [n_parts][16] sums of 16 rows; x_sum,
+   scale: [n_parts], [n_parts][16] f16. i: which 16 of the rows; v keeps the 16 before. */
+static void bni_rescale_groups(float *y, const int32_t *part, const int32_t *x_sum, const uint16_t *scale, float s, int n_parts,
+                               float v[32], int i, int then)
+{
+    float *half = v + i % 32;
+    int g, l;
+    for (l = 0; l < 16; l++)
+        half[l] = 0.0f;
+    for (g = 0; g < n_parts; g++, part += 16, scale += 16)
+        for (l = 0; l < 16; l++)
+            half[l] = half[l] + bni_mulf((float)(part[l] - x_sum[g]), bni_f16_to_f32(scale[l]));
+    for (l = 0; l < 16; l++)
+        half[l] = half[l] / s;
+    bni_ref_deliver(y, v, i, then);
 }
 
 /* Pairs first .. last - 1 of bni_ref_rope; kernels call it for what is left of a head. */
@@ -8259,6 +8620,8 @@ typedef struct bni_linear {
     uint8_t *strips;                 /* [n_strips] strips of n_cols * 4 bytes; NULL: in place, then */
     bni_rows rows[3];                /* the parts, in the order of their first strips; codes NULL: there are fewer */
     float *row_scale;                /* [n_strips * 16], 0 for padding rows */
+    uint16_t *group_scale;           /* [n_strips][n_cols / model's group][16] f16; NULL: no part has groups */
+    int grouped;                     /* 1: they count, as some row has more than one scale; R16 only */
     int n_strips;                    /* of 16 rows, all parts together */
     int n_cols;                      /* padded to 16 */
 } bni_linear;
@@ -8309,6 +8672,7 @@ struct bitnet_model {
     bni_tokenizer tokenizer;
     int chat;                        /* index of the chat template, 0: none */
     int layout;                      /* of the matrices: BNI_R16, BNI_T5 or BNI_I2S */
+    int group, grouped;              /* columns that share a scale, 0: all; 1: and that makes a difference somewhere */
     const bni_kernels *kernels;
     bni_layer *layers;               /* [n_layer] */
     float *output_norm;
@@ -8645,38 +9009,28 @@ static bitnet_result bni_bind_norm(const bni_gguf *g, const char *name, uint64_t
     return r;
 }
 
-/* Does the layout cut the tensor into whole blocks? Of A, B, D: 128, 64 and 4 weights, counted over the whole tensor,
-   as blocks run on over the ends of rows; of C: four rows. */
-static int bni_i2s_fits(bitnet_i2s_layout layout, const bni_tensor *t)
-{
-    uint64_t n = bni_tensor_count(t);
-    switch (layout) {
-    case BITNET_I2S_B: return n % 64 == 0;
-    case BITNET_I2S_C: return t->ne[1] % 4 == 0;
-    case BITNET_I2S_D: return n % 4 == 0;
-    default: return n % 128 == 0;
-    }
-}
+BNI_INLINE bitnet_i2s_layout bni_i2s_layout(const bitnet_model_desc *d) { return d->i2s_layout ? d->i2s_layout : BITNET_I2S_A; }
 
 /* Part p of layer i into layer->part[p], with its optional "<name>.scale" [1] F32, which some converters write beside
    the scale inside the I2_S tensor: the product of both counts (bni_load_scale). */
 static bitnet_result bni_bind_linear(const bni_gguf *g, bni_layer *layer, int i, int p, const bni_hparams *hp,
-                                     bitnet_i2s_layout layout, bitnet_error *err)
+                                     const bitnet_model_desc *d, bitnet_error *err)
 {
     const bni_linear_part *part = &bni_linear_parts[p];
     char name[64];
+    bni_ternary ternary;
     bni_tensor *t = NULL, *scale;
     bitnet_result r;
     bni_layer_name(name, i, part->name, "weight");
     r = bni_bind(g, name, (uint64_t)hp->dim[part->cols], (uint64_t)hp->dim[part->rows], &t, err);
     if (r != BITNET_OK)
         return r;
-    if (t->type != BNI_TYPE_I2_S)
-        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset, "tensor %s: type %s (%u); I2_S is run", name,
+    if (t->form == BNI_FORM_NONE)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset, "tensor %s: type %s (%u) is no ternary type that is run here", name,
                         bni_type_name(t->type), (uint64_t)t->type);
-    if (!bni_i2s_fits(layout, t))
-        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->info_offset,
-                        "tensor %s: %u x %u weights are no whole number of I2_S blocks", name, t->ne[0], t->ne[1]);
+    r = bni_ternary_bind(&ternary, t, bni_i2s_layout(d), d->tl_tiles, err);
+    if (r != BITNET_OK)
+        return r;
     layer->part[p] = t;
     bni_layer_name(name, i, part->name, "scale");
     scale = bni_gguf_tensor(g, name);
@@ -8687,10 +9041,32 @@ static bitnet_result bni_bind_linear(const bni_gguf *g, bni_layer *layer, int i,
     return r;
 }
 
+/* The smallest group of columns with a scale of its own, of all matrices; with groups "auto" means R16, since other layouts
+   can't do them and whether a file needs them is only known from reading it whole. */
+static void bni_model_groups(bitnet_model *m, const bitnet_model_desc *d)
+{
+    const int any = !d->layout || !*d->layout || strcmp(d->layout, "auto") == 0;
+    uint64_t t;
+    m->group = 0;
+    for (t = 0; t < m->gguf.n_tensors; t++) {
+        const int form = m->gguf.tensors[t].form;
+        const int group = form == BNI_FORM_Q2_0 ? 64 : form == BNI_FORM_Q2_0_128 ? 128 : form == BNI_FORM_TQ1_0 || form == BNI_FORM_TQ2_0 ? 256 : 0;
+        if (group && (!m->group || group < m->group))
+            m->group = group;
+    }
+    if (m->group && any)
+        m->layout = BNI_R16;
+}
+
 /* Can the matrices be used where they lie? Rows must be whole blocks of layout A, and the bytes in memory. */
 static bitnet_result bni_bind_in_place(const bitnet_model *m, bitnet_i2s_layout layout, bitnet_error *err)
 {
+    uint64_t t;
     int p;
+    for (t = 0; t < m->gguf.n_tensors; t++)
+        if (m->gguf.tensors[t].form != BNI_FORM_NONE && m->gguf.tensors[t].form != BNI_FORM_I2S_A)
+            return bni_fail(err, BITNET_ERROR_UNSUPPORTED, m->gguf.tensors[t].info_offset, "layout i2_s, in place: tensor %S is of type %s",
+                            &m->gguf.tensors[t].name, bni_type_name(m->gguf.tensors[t].type));
     if (layout != BITNET_I2S_A)
         return bni_fail(err, BITNET_ERROR_UNSUPPORTED, 0, "layout i2_s, in place: only for I2_S of layout A");
     if (!m->source.data)
@@ -8751,7 +9127,7 @@ static bitnet_result bni_bind_ends(bitnet_model *m, bitnet_error *err)
 /* Binds the layers' tensors and refuses what nothing has bound. layers may be NULL: only checks (a probe). Runs twice
    in an open: before the block exists, to refuse early, and after, to fill layers[].part. Needs bni_bind_ends before
    it, or the tensors outside the layers would count as unknown. */
-static bitnet_result bni_bind_layers(bitnet_model *m, bitnet_i2s_layout layout, bitnet_error *err)
+static bitnet_result bni_bind_layers(bitnet_model *m, const bitnet_model_desc *d, bitnet_error *err)
 {
     const bni_hparams *hp = &m->hp;
     bni_layer scratch;
@@ -8762,7 +9138,7 @@ static bitnet_result bni_bind_layers(bitnet_model *m, bitnet_i2s_layout layout, 
     for (i = 0; i < hp->n_layer; i++) {
         bni_layer *layer = m->layers ? &m->layers[i] : &scratch;
         for (p = 0; p < BNI_N_PARTS && r == BITNET_OK; p++)
-            r = bni_bind_linear(&m->gguf, layer, i, p, hp, layout, err);
+            r = bni_bind_linear(&m->gguf, layer, i, p, hp, d, err);
         for (p = 0; p < BNI_N_NORMS && r == BITNET_OK; p++) {
             if (bni_norm_parts[p].sub && !hp->family->sub_norms)
                 continue;
@@ -8843,6 +9219,9 @@ static bitnet_result bni_model_layout(bitnet_model *m, bni_arena *a, bitnet_erro
         for (s = 0; s < BNI_N_LINEARS; s++) {
             bni_linear *l = &layer.linear[s];
             l->row_scale = (float *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 4, BNI_BLOCK_ALIGN);
+            if (m->group)
+                l->group_scale = (uint16_t *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 2 * (uint64_t)(l->n_cols / m->group),
+                                                            BNI_BLOCK_ALIGN);
             if (m->layout != BNI_I2S)
                 l->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)l->n_strips, bni_strip_bytes(m->layout, (uint64_t)l->n_cols),
                                                           BNI_BLOCK_ALIGN);
@@ -8932,14 +9311,14 @@ static bitnet_result bni_load_rope(bitnet_model *m, bitnet_error *err)
 
 /* One tensor's repacking, shared by jobs that take strips from a counter. */
 typedef struct bni_repack {
-    const uint8_t *data;             /* the I2_S tensor */
+    const uint8_t *data;             /* the tensor */
+    bni_ternary from;                /* what it is */
     uint8_t *strips;                 /* where the first strip goes */
     uint8_t *codes;                  /* scratch [jobs][n_cols + 20] */
-    uint64_t n_rows, n_cols;         /* of the tensor, without padding */
-    bitnet_i2s_layout i2s;
     int layout;                      /* BNI_R16 or BNI_T5: there is nothing to repack in place */
     uint32_t n_strips, step;         /* how many, and from one to the next */
     bni_atomic next;                 /* first strip that no job has taken */
+    bni_atomic strange;              /* strips with a weight that isn't ternary */
 } bni_repack;
 
 #define BNI_REPACK_CHUNK 8           /* strips a job takes at a time: 80 KiB of a 2560-wide matrix */
@@ -8949,12 +9328,13 @@ typedef struct bni_repack {
 static void bni_repack_job(void *job, int index)
 {
     bni_repack *r = (bni_repack *)job;
-    uint8_t *codes = r->codes + (uint64_t)index * (r->n_cols + 20);
+    const uint64_t n_cols = r->from.n_cols;
+    uint8_t *codes = r->codes + (uint64_t)index * (n_cols + 20);
     uint32_t s, first;
     while ((first = bni_atomic_add(&r->next, BNI_REPACK_CHUNK)) < r->n_strips)
         for (s = first; s < first + BNI_REPACK_CHUNK && s < r->n_strips; s++)
-            bni_pack_strip(r->layout, r->strips + s * r->step * bni_strip_bytes(r->layout, r->n_cols), s, r->data, r->i2s, r->n_rows,
-                           r->n_cols, codes);
+            if (bni_pack_strip(r->layout, r->strips + s * r->step * bni_strip_bytes(r->layout, n_cols), s, &r->from, r->data, codes))
+                bni_atomic_add(&r->strange, 1);
 }
 
 /* What loading needs besides the model, in one temporary block. */
@@ -8992,7 +9372,7 @@ static bitnet_result bni_loader_start(bni_loader *l, const bitnet_model *m, cons
     l->n_jobs = bni_default_threads(d->n_threads);
     for (t = 0; t < m->gguf.n_tensors; t++) {
         const bni_tensor *tensor = &m->gguf.tensors[t];
-        if (tensor->type != BNI_TYPE_I2_S)
+        if (tensor->form == BNI_FORM_NONE)
             continue;
         l->total += tensor->bytes;
         largest = tensor->bytes > largest ? tensor->bytes : largest;
@@ -9047,30 +9427,48 @@ static bitnet_result bni_loader_advance(bni_loader *l, uint64_t bytes, bitnet_er
     return BITNET_OK;
 }
 
-/* The scale of part p of layer i to each of its rows [ne[1]]: the f32 behind the packed weights (2 bits each, so at
-   byte count / 4), times the optional "<name>.scale". One scale per row costs nothing in the kernels and lets parts of
-   one linear differ. Padding rows keep the arena's 0. */
-static bitnet_result bni_load_scale(const bitnet_model *m, int i, int p, const uint8_t *data, float *row_scale,
-                                    bitnet_error *err)
+/* The factor "<name>.scale" beside part p of layer i, 1 if there is none. */
+static bitnet_result bni_load_factor(const bitnet_model *m, int i, int p, float *factor, bitnet_error *err)
 {
-    const bni_tensor *t = m->layers[i].part[p], *extra;
-    float scale = bni_load_f32(data + bni_tensor_count(t) / 4), factor = 1.0f;
-    uint64_t r;
+    const bni_tensor *extra;
     char name[64];
     bni_layer_name(name, i, bni_linear_parts[p].name, "scale");
     extra = bni_gguf_tensor(&m->gguf, name);
-    if (extra) {
-        bitnet_result result = bni_load_vector(m, extra, &factor, err);
-        if (result != BITNET_OK)
-            return result;
-        scale = scale * factor;
+    *factor = 1.0f;
+    return extra ? bni_load_vector(m, extra, factor, err) : BITNET_OK;
+}
+
+/* The scales of part p of layer i, read from data, into rows [first_strip * 16, ...) of its linear: one per row, which
+   costs nothing in the kernels and lets the parts of one linear differ; and where the type has groups, theirs. A row whose
+   groups have one scale is like any other (groups of zeros have no say); with only such rows the groups don't count.
+   Padding rows keep the arena's 0. */
+static bitnet_result bni_load_scale(bitnet_model *m, int i, int p, const bni_ternary *from, const uint8_t *data, int first_strip,
+                                    bitnet_error *err)
+{
+    bni_linear *l = &m->layers[i].linear[bni_linear_parts[p].slot];
+    const bni_tensor *t = m->layers[i].part[p];
+    const int n_groups = m->group ? l->n_cols / m->group : 0, per_group = m->group ? (int)(from->group / (unsigned)m->group) : 0;
+    float scales[BNI_MAX_WIDTH / 64], factor;
+    uint64_t r;
+    int g, k;
+    bitnet_result result = bni_load_factor(m, i, p, &factor, err);
+    for (r = 0; r < from->n_rows && result == BITNET_OK; r++) {
+        const uint64_t strip = (unsigned)first_strip + r / 16 * (unsigned)bni_linear_parts[p].step;
+        float one = 0.0f;
+        bni_ternary_scales(from, data, r, scales);
+        for (g = 0; g < (int)(from->n_cols / from->group); g++) {
+            if ((bni_float_bits(scales[g]) & 0x7fffffffu) >= 0x7f800000u)
+                return bni_fail(err, BITNET_ERROR_FORMAT, t->offset, "tensor %S: a scale of row %u is not finite", &t->name, r);
+            one = one == 0.0f ? scales[g] : one;
+            l->grouped |= scales[g] != one && scales[g] != 0.0f;
+            for (k = 0; k < per_group; k++)
+                l->group_scale[(strip * (unsigned)n_groups + (unsigned)(g * per_group + k)) * 16 + r % 16] = bni_f32_to_f16(scales[g]);
+        }
+        l->row_scale[strip * 16 + r % 16] = one * factor;
     }
-    if ((bni_float_bits(scale) & 0x7fffffffu) >= 0x7f800000u)
-        return bni_fail(err, BITNET_ERROR_FORMAT, t->offset + bni_tensor_count(t) / 4,
-                        "tensor %S: its scale is not finite", &t->name);
-    for (r = 0; r < t->ne[1]; r++)
-        row_scale[r / 16 * 16 * (unsigned)bni_linear_parts[p].step + r % 16] = scale;
-    return BITNET_OK;
+    if (result == BITNET_OK && l->grouped && factor != 1.0f)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->offset, "tensor %S: groups with scales of their own, and a factor beside them", &t->name);
+    return result;
 }
 
 /* Repacks one matrix to strips [first_strip, ...) of its linear, and gives the file's pages back: peak memory is the
@@ -9086,9 +9484,14 @@ static bitnet_result bni_load_part(bitnet_model *m, bni_loader *l, int i, int p,
     job.data = bni_source_bytes(&m->source, t->offset, t->bytes, l->buffer);
     if (!job.data)
         return bni_fail(err, BITNET_ERROR_IO, t->offset, "tensor %S can't be read", &t->name);
-    r = bni_load_scale(m, i, p, job.data, linear->row_scale + 16 * (size_t)first_strip, err);
+    r = bni_ternary_bind(&job.from, t, bni_i2s_layout(l->desc), l->desc->tl_tiles, err);
+    if (r == BITNET_OK)
+        r = bni_load_scale(m, i, p, &job.from, job.data, first_strip, err);
     if (r != BITNET_OK)
         return r;
+    m->grouped |= linear->grouped;
+    if (linear->grouped && m->layout != BNI_R16)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->offset, "tensor %S: groups of columns with scales of their own need layout r16", &t->name);
     if (m->layout == BNI_I2S) {
         bni_rows *rows = linear->rows;
         while (rows->codes)
@@ -9099,15 +9502,14 @@ static bitnet_result bni_load_part(bitnet_model *m, bni_loader *l, int i, int p,
         rows->step = bni_linear_parts[p].step;
         return bni_loader_advance(l, t->bytes, err);
     }
-    job.n_cols = t->ne[0];
-    job.n_rows = t->ne[1];
-    job.strips = linear->strips + (uint64_t)first_strip * bni_strip_bytes(m->layout, job.n_cols);
+    job.strips = linear->strips + (uint64_t)first_strip * bni_strip_bytes(m->layout, job.from.n_cols);
     job.codes = l->codes;
-    job.i2s = l->desc->i2s_layout ? l->desc->i2s_layout : BITNET_I2S_A;
     job.layout = m->layout;
-    job.n_strips = (uint32_t)((job.n_rows + 15) / 16);
+    job.n_strips = (uint32_t)((job.from.n_rows + 15) / 16);
     job.step = (uint32_t)bni_linear_parts[p].step;
     l->scheduler.parallel_for(l->scheduler.user, bni_repack_job, &job, l->n_jobs);
+    if (job.strange)
+        return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->offset, "tensor %S: a weight is +2, so it is not ternary", &t->name);
     if (m->source.mapped)
         bni_map_release(job.data, t->bytes);
     return bni_loader_advance(l, t->bytes, err);
@@ -9336,7 +9738,7 @@ static bitnet_result bni_model_prepare(bitnet_model *m, const bitnet_model_desc 
 {
     bni_arena a;
     bni_str arch;
-    bitnet_i2s_layout layout = d->i2s_layout ? d->i2s_layout : BITNET_I2S_A;
+    const bitnet_i2s_layout layout = bni_i2s_layout(d);
     bitnet_result r = BITNET_OK;
     m->vocab_only = d->vocab_only;
     if ((int)layout < BITNET_I2S_A || (int)layout > BITNET_I2S_D)
@@ -9356,7 +9758,9 @@ static bitnet_result bni_model_prepare(bitnet_model *m, const bitnet_model_desc 
     if (r == BITNET_OK && !m->vocab_only)
         r = bni_head_select(m, d->head, err);
     if (r == BITNET_OK && !m->vocab_only)
-        r = bni_bind_layers(m, layout, err);
+        r = bni_bind_layers(m, d, err);
+    if (r == BITNET_OK && !m->vocab_only)
+        bni_model_groups(m, d);
     if (r == BITNET_OK && !m->vocab_only && m->layout == BNI_I2S)
         r = bni_bind_in_place(m, layout, err);
     if (r == BITNET_OK)
@@ -9507,7 +9911,7 @@ static bitnet_result bni_model_commit(bitnet_model *m, const bitnet_model_desc *
     r = bni_model_layout(block, &a, err);
     if (r != BITNET_OK || block->vocab_only)
         return r;
-    r = bni_bind_layers(block, d->i2s_layout ? d->i2s_layout : BITNET_I2S_A, err);
+    r = bni_bind_layers(block, d, err);
     if (r == BITNET_OK)
         r = bni_model_load(block, d, err);
     block->locked = r == BITNET_OK && d->mlock;
@@ -9676,6 +10080,7 @@ typedef struct bni_scratch {
     int32_t *sums;                   /* [16][BNI_MAX_CHUNK * 32] or [BNI_BLOCK_ROWS][32] */
     uint8_t *panel;                  /* [2 * BNI_PANEL] */
     uint8_t *strips;                 /* [2] strips of the widest linear, for matrices in place; else NULL */
+    int32_t *parts;                  /* [BNI_ROWS][17][groups of the widest linear], for grouped ones; else NULL */
     int16_t *k, *v;                  /* [dp] */
     int16_t *q;                      /* [16][dp] */
 } bni_scratch;
@@ -9736,7 +10141,7 @@ BNI_INLINE int bni_strip_layout(const bitnet_model *m) { return m->layout == BNI
 /* The ternary product that the pass uses goes by tiles (AMX): the activations are then in another order. */
 BNI_INLINE int bni_pass_tiled(const bitnet_engine *e)
 {
-    return e->pass.n_rows >= BNI_TILE_MIN && e->kernels->matmul_tiles[bni_strip_layout(e->model)] != NULL;
+    return e->pass.n_rows >= BNI_TILE_MIN && !e->model->grouped && e->kernels->matmul_tiles[bni_strip_layout(e->model)] != NULL;
 }
 
 /* Groups of a pass, and rows of one: in the last one perhaps fewer. */
@@ -9895,6 +10300,47 @@ static void bni_linear_sums(const bitnet_engine *e, const bni_linear *l, int fir
     }
 }
 
+/* The sums of columns k to k + n - 1 of a group's activations [cols/4][n_rows][4], of each row, to x_sum [n_rows]. */
+static void bni_group_sums(const int8_t *q8, int k, int n, int n_rows, int32_t *x_sum)
+{
+    int c, t, j;
+    for (t = 0; t < n_rows; t++)
+        x_sum[t] = 0;
+    for (c = k / 4; c < (k + n) / 4; c++)
+        for (t = 0; t < n_rows; t++)
+            for (j = 0; j < 4; j++)
+                x_sum[t] += q8[((ptrdiff_t)c * n_rows + t) * 4 + j];
+}
+
+/* As below, for a matrix whose groups of columns have scales of their own: a product for each strip and group of columns,
+   of at most BNI_ROWS tokens. Exact, and far slower than one scale a row. */
+static void bni_linear_grouped(bitnet_engine *e, const bni_op *op, const bni_linear *l, int first, int last, int group, int n_groups,
+                               int then, bni_scratch *scratch)
+{
+    const int width = e->model->group, n_parts = l->n_cols / width, add = op->buffer == BNI_BUFFER_X, at = op->activate ? first * 8 : first * 16;
+    int g, s, c, t;
+    for (g = group; g < group + n_groups; g++) {
+        const int n_rows = bni_group_rows(e, g, 1), row = g * BNI_ROWS;
+        const int8_t *q8 = bni_group_q8(e, g, l->n_cols);
+        float v[BNI_ROWS][32];
+        for (s = first; s < last; s++) {
+            const uint8_t *strip = l->strips + (size_t)s * (size_t)bni_strip_bytes(BNI_R16, (uint64_t)l->n_cols);
+            int32_t *part = scratch->parts, *x_sum = part + n_parts * 16 * BNI_ROWS, sums[BNI_ROWS * 16], x[BNI_ROWS];
+            for (c = 0; c < n_parts; c++) {
+                e->kernels->matmul[BNI_R16](sums, 16, strip + (ptrdiff_t)c * width * 4, 1, width, q8 + (ptrdiff_t)c * width * n_rows, n_rows, scratch->panel);
+                bni_group_sums(q8, c * width, width, n_rows, x);
+                for (t = 0; t < n_rows; t++) {
+                    memcpy(part + (t * n_parts + c) * 16, sums + 16 * t, 16 * sizeof *sums);
+                    x_sum[t * n_parts + c] = x[t];
+                }
+            }
+            for (t = 0; t < n_rows; t++)
+                bni_rescale_groups((add ? bni_row_x(e, row + t) : bni_row_h(e, row + t)) + at, part + t * n_parts * 16, x_sum + t * n_parts,
+                                   l->group_scale + (size_t)s * (size_t)n_parts * 16, e->q8_scale[row + t], n_parts, v[t], 16 * (s - first), then);
+        }
+    }
+}
+
 /* Strips [first, last) of a matrix times the rows of groups: exact int32 sums into scratch, then scaled to floats. Into
    x the result is added: that is the residual connection, and each element of x gets exactly one addition per op. */
 static void bni_linear_strips(bitnet_engine *e, const bni_op *op, const bni_linear *l, int first, int last, int group,
@@ -9903,6 +10349,10 @@ static void bni_linear_strips(bitnet_engine *e, const bni_op *op, const bni_line
     const int n = (last - first) * 16, row = group * bni_pass_group(e), n_rows = bni_group_rows(e, group, n_groups);
     const int add = op->buffer == BNI_BUFFER_X, at = op->activate ? first * 8 : first * 16;
     const int then = op->activate ? e->model->hp.act : add ? BNI_THEN_ADD : BNI_THEN_SET;
+    if (l->grouped) {
+        bni_linear_grouped(e, op, l, first, last, group, n_groups, then, scratch);
+        return;
+    }
     bni_linear_sums(e, l, first, last, bni_group_q8(e, group, l->n_cols), n_rows, scratch);
     e->kernels->rescale((add ? bni_row_x(e, row) : bni_row_h(e, row)) + at,
                         (size_t)(add ? e->x_stride : e->h_stride), scratch->sums, n, e->q8_sum + row, e->q8_scale + row,
@@ -11106,6 +11556,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
         s.sums = (int32_t *)bni_arena_take_raw(a, BNI_MAX_GROUP * BNI_MAX_CHUNK * 32, 4, BNI_BLOCK_ALIGN);
         s.panel = (uint8_t *)bni_arena_take_raw(a, 2 * BNI_PANEL, 1, BNI_BLOCK_ALIGN);
         s.strips = e->model->layout == BNI_I2S ? (uint8_t *)bni_arena_take_raw(a, 8 * (uint64_t)widest, 1, BNI_BLOCK_ALIGN) : NULL;
+        s.parts = e->model->grouped ? (int32_t *)bni_arena_take_raw(a, BNI_ROWS * 17 * (uint64_t)(widest / e->model->group), 4, BNI_BLOCK_ALIGN) : NULL;
         s.k = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
         s.v = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
         s.q = (int16_t *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
@@ -12481,11 +12932,11 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
 /* ======================================================================================================
    >>end    Changes and licence
    ======================================================================================================
-   0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with I2_S matrices; BPE and
-          SPM tokenizers; chat templates; integer attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI
-          and VBMI, and AMX, on the layouts R16 and T5, NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16;
-          matrices used in place; an output matrix in two passes; sessions that advance together, in time slices; sampling, stop strings, log
-          probabilities; saved states. */
+   0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with matrices of I2_S, TL1, TL2,
+          TQ1_0, TQ2_0, Q2_0, PQ2_0, IQ1_BN, IQ2_BN and IQ2_BN_R4; BPE and SPM tokenizers; chat templates; integer
+          attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI and VBMI, and AMX, on the layouts R16 and T5,
+          NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; matrices used in place; an output matrix in two passes;
+          sessions that advance together, in time slices; sampling, stop strings, log probabilities; saved states. */
 
 #if defined(__clang__)
   #if defined(BNI_X87)

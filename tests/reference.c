@@ -69,7 +69,7 @@ static double *doubles(size_t count) { return (double *)allocate(count, sizeof(d
 enum { KIND_U8, KIND_I8, KIND_U16, KIND_I16, KIND_U32, KIND_I32, KIND_F32, KIND_BOOL, KIND_STRING, KIND_ARRAY, KIND_U64,
        KIND_I64, KIND_F64 };
 
-enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_Q4_0 = 2, TYPE_Q8_0 = 8, TYPE_Q6_K = 14, TYPE_BF16 = 30, TYPE_I2_S = 36 };
+enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_Q4_0 = 2, TYPE_Q8_0 = 8, TYPE_Q6_K = 14, TYPE_BF16 = 30, TYPE_TQ2_0 = 35, TYPE_I2_S = 36, TYPE_Q2_0 = 42 };
 
 typedef struct { const byte *text; size_t length; } string;
 
@@ -365,8 +365,8 @@ static double *plain_tensor(gguf *file, const char *name, size_t cols, size_t ro
     return result;
 }
 
-/* One ternary linear, y = scale * W x. */
-typedef struct { size_t rows, cols; signed char *weights; double scale; } linear;
+/* One ternary linear, y = scale * W x; or with a scale for every `group` weights of a row: group_scale [rows * cols / group]. */
+typedef struct { size_t rows, cols, group; signed char *weights; double scale, *group_scale; } linear;
 
 /* The 2-bit code of weight `i` (row-major) in an I2_S tensor of `cols` columns. Where the weight lies:
      a  blocks of 128 in 32 bytes: weight j of a block in byte j mod 32, first 32 weights in the top two bits
@@ -385,6 +385,32 @@ static int i2_s_code(const byte *from, size_t i, size_t cols, int layout)
     return from[at] >> (6 - 2 * place) & 3;
 }
 
+/* TQ2_0 and Q2_0: blocks of 256 or 64 weights with an F16 scale, behind their 64 bytes or before their 16. Weight j of a
+   TQ2_0 block: byte j / 128 * 32 + j mod 32, bits 2 * (j mod 128 / 32); of Q2_0: byte j / 4, bits 2 * (j mod 4). */
+static linear grouped_tensor(gguf *file, const tensor *t, const char *name, size_t cols, size_t rows)
+{
+    const int tq = t->type == TYPE_TQ2_0;
+    const size_t block = tq ? 256 : 64, bytes = tq ? 66 : 18, count = rows * cols;
+    const byte *from;
+    linear result;
+    size_t b, j;
+    if (cols % block) fail("%s: rows of %lu weights are no whole blocks", name, (unsigned long)cols);
+    from = tensor_bytes(file, t, count / block * bytes);
+    result.rows = rows;
+    result.cols = cols;
+    result.group = block;
+    result.scale = 1;
+    result.weights = (signed char *)allocate(count, 1);
+    result.group_scale = doubles(count / block);
+    for (b = 0; b < count / block; b++, from += bytes) {
+        result.group_scale[b] = f16_at(from + (tq ? 64 : 0));
+        for (j = 0; j < block; j++)
+            result.weights[b * block + j] = (signed char)((tq ? from[j / 128 * 32 + j % 32] >> (2 * (j % 128 / 32)) & 3
+                                                               : from[2 + j / 4] >> (2 * (j % 4)) & 3) - 1);
+    }
+    return result;
+}
+
 /* Reads blk.`layer`.`part`.weight. I2_S: codes 0, 1, 2 for -1, 0, +1 (3 counts as 0), then one F32 multiplier after all
    codes. An optional tensor blk.`layer`.`part`.scale [1] multiplies the result once more. */
 static linear ternary_tensor(gguf *file, int layer, const char *part, size_t cols, size_t rows, int layout)
@@ -398,11 +424,14 @@ static linear ternary_tensor(gguf *file, int layer, const char *part, size_t col
     size_t i, count = rows * cols, unit = layout == 'a' ? 128 : layout == 'b' ? 64 : 4;
     sprintf(name, "blk.%d.%.40s.weight", layer, part);
     t = find_tensor(file, name, cols, rows, 1);
-    if (t->type != TYPE_I2_S) fail("%s has type %lu; only I2_S is understood here", name, (unsigned long)t->type);
+    if (t->type == TYPE_TQ2_0 || t->type == TYPE_Q2_0) return grouped_tensor(file, t, name, cols, rows);
+    if (t->type != TYPE_I2_S) fail("%s has type %lu; I2_S, TQ2_0 and Q2_0 are understood here", name, (unsigned long)t->type);
     if (count % unit || (layout == 'c' && rows % 4)) fail("%s: %lu weights are no whole blocks", name, (unsigned long)count);
     from = tensor_bytes(file, t, count / 4 + 4);
     result.rows = rows;
     result.cols = cols;
+    result.group = 0;
+    result.group_scale = NULL;
     result.weights = (signed char *)allocate(count, 1);
     for (i = 0; i < count; i++) result.weights[i] = meaning[i2_s_code(from, i, cols, layout)];
     result.scale = f32_at(from + count / 4);
@@ -625,7 +654,9 @@ static void multiply(const linear *w, const double *x, double s, double *y)
     for (row = 0; row < w->rows; row++) {
         const signed char *weights = w->weights + row * w->cols;
         double sum[4] = { 0, 0, 0, 0 };
-        for (col = 0; col < w->cols; col++) sum[col % 4] += (double)weights[col] * x[col];
+        for (col = 0; col < w->cols && w->group; col++)
+            sum[0] += (double)weights[col] * x[col] * w->group_scale[(row * w->cols + col) / w->group];
+        for (; col < w->cols; col++) sum[col % 4] += (double)weights[col] * x[col];
         y[row] = (sum[0] + sum[1] + (sum[2] + sum[3])) / s * w->scale;
     }
 }

@@ -389,6 +389,11 @@ static void test_packing(void)
 {
     uint8_t strip[64 * 8], codes[128], *file = (uint8_t *)buffer(128 / 4, 0);
     int layout, r, k, run, wrong = 0;
+    bni_ternary from;
+    memset(&from, 0, sizeof from);
+    from.form = BNI_FORM_I2S_A;
+    from.n_rows = 1;
+    from.n_cols = from.group = 128;
     for (layout = 0; layout < BNI_N_PACKED; layout++)
         for (run = 0; run < 243; run++) {              /* every byte of T5 occurs */
             for (k = 0; k < 32; k++)
@@ -398,7 +403,7 @@ static void test_packing(void)
                 file[k % 32] = (uint8_t)(file[k % 32] | c << (6 - 2 * (k / 32)));
                 codes[k] = (uint8_t)c;
             }
-            bni_pack_strip(layout, strip, 0, file, BITNET_I2S_A, 1, 128, (uint8_t *)buffer(148, 0));
+            bni_pack_strip(layout, strip, 0, &from, file, (uint8_t *)buffer(148, 0));
             for (r = 0; r < 16; r++)
                 for (k = 0; k < 128; k++)
                     wrong += bni_code(layout, strip, r, k) != (r ? 1u : codes[k]);

@@ -41,8 +41,8 @@ for program in synth logits; do
 done
 
 # Built here and not by make, so that they are plain programs even where CFLAGS asks for sanitizers or no optimisation.
-for program in reference compare_logits; do
-    if ! $CC -O2 -o "$scratch/$program" tests/$program.c -lm > "$scratch/log" 2>&1; then
+for program in reference compare_logits uneven; do
+    if ! $CC -O2 -I. -o "$scratch/$program" tests/$program.c -lpthread -lm > "$scratch/log" 2>&1; then
         echo "not ok reference: $CC does not compile tests/$program.c"
         cat "$scratch/log"
         n_failed=1
@@ -86,12 +86,22 @@ engine_deep()
     done
 }
 
-# deep LAYOUT SYNTH-OPTIONS...: synth's own number of layers.
-deep()
+# model LAYOUT SYNTH-OPTIONS...: writes it. LAYOUT may also be a type whose groups of columns have scales of their own:
+# then all of them differ, and layout becomes a.
+model()
 {
     layout=$1
     shift
-    "$BUILD/synth" --type i2_s --layout "$layout" "$@" -o "$scratch/model" || return 1
+    case $layout in
+        ?) "$BUILD/synth" --type i2_s --layout "$layout" "$@" -o "$scratch/model" ;;
+        *) "$BUILD/synth" --type "$layout" "$@" -o "$scratch/model" && "$scratch/uneven" "$scratch/model" && layout=a ;;
+    esac
+}
+
+# deep LAYOUT SYNTH-OPTIONS...: synth's own number of layers.
+deep()
+{
+    model "$@" || return 1
     "$scratch/reference" "$scratch/model" --layout "$layout" --tokens "$DEEP" --restart 3 --stable 5 --seed 1 -o "$scratch/reference.out" || return 1
     engine_deep "$scratch/model" "$scratch/engine.out" --i2s-layout "$layout" || return 1
     "$scratch/compare_logits" "$scratch/engine.out" "$scratch/reference.out" --min-stable 12
@@ -101,9 +111,7 @@ deep()
 # nearby. It is still larger than the engine's own rounding errors (0.6e-7 each).
 long()
 {
-    layout=$1
-    shift
-    "$BUILD/synth" --type i2_s --layout "$layout" "$@" --layers 1 -o "$scratch/model" || return 1
+    model "$@" --layers 1 || return 1
     "$scratch/reference" "$scratch/model" --layout "$layout" --tokens "$LONG" --stable 6 --noise 1.5e-7 --seed 1 -o "$scratch/reference.out" || return 1
     "$BUILD/logits" "$scratch/model" --tokens "$LONG" --all -o "$scratch/engine.out" --i2s-layout "$layout" || return 1
     "$scratch/compare_logits" "$scratch/engine.out" "$scratch/reference.out" --min-stable 20 --min-block 5
@@ -137,6 +145,8 @@ falcon-e        a  falcon-e      f16  10
 layout-b        b  bitnet-b1.58  f32  11
 layout-c        c  llama         q4_0 12
 layout-d        d  bitnet        bf16 13
+tq2_0           tq2_0 bitnet-b1.58 f16 14 --embd 512
+q2_0            q2_0  llama      f16  15  --embd 320 --ff 576 --heads 5 --kv-heads 1 --head-dim 64
 END_OF_CASES
 
 finish

@@ -382,8 +382,8 @@ static void record_test(records *r, const bench *b, const test *t)
 static void record_limits(records *r, const bench *b, const test *t)
 {
     record_number(r, "bytes_per_token", t->bytes_per_token, 0);
-    record_number(r, "gb_per_s", gb_per_s(t), 3);
-    record_number(r, "read_gb_per_s", median(&t->read), 3);
+    record_number(r, "gb_per_s", gb_per_s(t), 6);
+    record_number(r, "read_gb_per_s", median(&t->read), 6);
     record_number(r, "read_share", read_share(t), 6);
     record_number(r, "ternary_tops", tops(b, t), 9);
     record_text(r, "unit", t->u ? t->u->name : "");
@@ -740,6 +740,7 @@ static void parse(arguments *a, int argc, char **argv)
         {"--layout", CLI_STRINGS, &a->layouts, "NAME,...", "weights in memory at 2 or 1.6 bits: auto, r16, t5, all", 0, 0},
         {"--head", CLI_STRINGS, &a->heads, "NAME,...", "output matrix: auto, full, two-pass (half as many bytes), all", 0, 0},
         {"--i2s-layout", CLI_STRING, &a->model.i2s_layout, "A|B|C|D", "bit order of I2_S tensors", 0, 0},
+        {"--tl-tiles", CLI_STRING, &a->model.tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"", 0, 0},
         {"--no-mmap", CLI_FLAG, &a->model.no_mmap, NULL, "read the model into memory instead of mapping it", 0, 0},
         {"--mlock", CLI_FLAG, &a->model.mlock, NULL, "keep the model from being swapped out", 0, 0},
         {"--no-warmup", CLI_FLAG, &a->no_warmup, NULL, "no short run before the repetitions", 0, 0},

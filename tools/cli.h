@@ -743,7 +743,7 @@ CLI_FN void cli_end_progress(cli_progress *p)
 /* What every program that opens a model can be told. Zeroed: defaults. */
 typedef struct cli_model_args {
     const char *path;
-    const char *kernels, *layout, *head, *i2s_layout, *chat_template;
+    const char *kernels, *layout, *head, *i2s_layout, *tl_tiles, *chat_template;
     int n_threads, no_mmap, mlock;
 } cli_model_args;
 
@@ -755,6 +755,7 @@ typedef struct cli_model_args {
     {"--layout", CLI_STRING, &(a).layout, "auto|r16|t5|i2_s", "weights in memory: at 2 or 1.6 bits, or in place, as in\nthe file; auto: what suits the CPU, r16 or t5", 0, 0}, \
     {"--head", CLI_STRING, &(a).head, "auto|full|two-pass", "output matrix: two-pass reads half as much, same tokens", 0, 0}, \
     {"--i2s-layout", CLI_STRING, &(a).i2s_layout, "A|B|C|D", "bit order of I2_S tensors; files do not say it", 0, 0}, \
+    {"--tl-tiles", CLI_STRING, &(a).tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"; else\nbitnet.cpp's presets", 0, 0}, \
     {"--no-mmap", CLI_FLAG, &(a).no_mmap, NULL, "read the model into memory instead of mapping it", 0, 0}, \
     {"--mlock", CLI_FLAG, &(a).mlock, NULL, "keep the model from being swapped out", 0, 0},
 
@@ -865,6 +866,7 @@ CLI_FN bitnet_model *cli_open_model(const cli_model_args *args, int vocab_only)
     desc.head = args->head;
     desc.chat_template = args->chat_template;
     desc.i2s_layout = cli_i2s_layout(args->i2s_layout);
+    desc.tl_tiles = args->tl_tiles;
     desc.no_mmap = args->no_mmap;
     desc.mlock = args->mlock;
     desc.vocab_only = vocab_only;

@@ -204,7 +204,7 @@ static uint64_t hyper(const subject *s, const char *name, int known)
 
 static void check_codes(subject *s, const bni_tensor *t, type_sum *sum, uint8_t *scratch)
 {
-    const uint64_t size = t->bytes - BNI_I2S_TAIL;
+    const uint64_t size = t->bytes - BNI_TERNARY_TAIL;
     uint64_t counts[256], at, codes[4] = {0, 0, 0, 0};
     const uint8_t *p;
     int v, k;
@@ -783,6 +783,7 @@ int main(int argc, char **argv)
          "at most 4096)", 1, 1 << 24},
         {"-t --threads", CLI_INT, &where.n_threads, "N", "threads that the memory is counted for", 0, 256},
         {"--i2s-layout", CLI_STRING, &where.i2s_layout, "A|B|C|D", "bit order of I2_S tensors", 0, 0},
+        {"--tl-tiles", CLI_STRING, &where.tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"", 0, 0},
         {"--no-mmap", CLI_FLAG, &where.no_mmap, NULL, "read the file instead of mapping it", 0, 0},
     };
     const cli_program program = {"inspect", "[options] MODEL", "What a model file is, and whether it is whole.", NULL,
@@ -794,6 +795,7 @@ int main(int argc, char **argv)
     desc.n_threads = s.n_threads = where.n_threads;
     desc.no_mmap = where.no_mmap;
     desc.i2s_layout = cli_i2s_layout(where.i2s_layout);
+    desc.tl_tiles = where.tl_tiles;
     readable = open_subject(&s, &desc, n_ctx);
     if (!readable && !json) cli_fail_with(s.path, &s.why);
     if (readable && checking) check(&s, &desc);
