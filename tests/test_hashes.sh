@@ -211,7 +211,7 @@ while IFS=$tab read -r program label; do
         run "--kernels $kernels --threads 1 --batch 512" all
         run "--kernels $kernels --threads 3 --batch 7 --company 7" '*'
         [ "$label" = "make's logits" ] || continue
-        run "--kernels $kernels --threads 2 --batch 40 --layout i2_s" all
+        run "--kernels $kernels --threads 2 --batch 40 --layout i2_s" '*'
         case $kernels in                       # and the layout of weights that is not its own
             avx512vbmi|amx) run "--kernels $kernels --threads 2 --batch 40 --layout r16" '*' ;;
             *)              run "--kernels $kernels --threads 2 --batch 40 --layout t5" '*' ;;

@@ -10,7 +10,8 @@ model=$root/examples/stories.gguf card=$root/examples/stories.md
 between "examples/stories.gguf has 1 to 5 MB" "$(wc -c <"$model")" 1000000 5000000
 
 # Same seeds, same bits: the card's figures must come out exactly, on every machine.
-holds "stories and questions" bash -c '"$0" -m "$1" --stories 200 --questions 200 --seed 1 >stories.txt' "$build/stories" "$model"
+holds "180 of 200 stories are consistent, 160 of 200 answers right" bash -c \
+    '"$0" -m "$1" --stories 200 --questions 200 --min-stories 180 --min-answers 160 --seed 1 >stories.txt' "$build/stories" "$model"
 stories=$(sed -n 's/^stories: \([0-9]*\) of 200.*/\1/p' stories.txt)
 answers=$(sed -n 's/^questions: \([0-9]*\) of 200.*/\1/p' stories.txt)
 holds "the card states the consistent stories: $stories" grep -q "^| consistent stories | $stories of 200 |" "$card"
@@ -27,15 +28,14 @@ for kernels in $("$build/perplexity" --list-kernels); do
     holds "perplexity with $kernels kernels" cmp "$kernels.ppl" scalar.ppl
 done
 
-# A story as a newcomer sees it, and a conversation. Whether stories are consistent is the card's figure above; here every
-# sentence must be one of the world, to the end.
+# A story as a newcomer sees it, and a conversation.
 "$build/generate" -m "$model" -p "Once upon a time" --display-prompt -n 200 --temp 0 >story.txt 2>speed.txt
 "$build/storygen" --check story.txt >verdict.txt
-matches "the story of temperature 0 is made of sentences of the world" "$(cat verdict.txt story.txt)" '; parsed ([0-9]+) of \1 sentences$'
+matches "the story of temperature 0 is consistent" "$(cat verdict.txt story.txt)" '^consistent 1 of 1; parsed ([0-9]+) of \1 sentences$'
 matches "... and ends" "$(cat story.txt)" '(The end\.|end of the story\.|happily ever after\.)$'
 matches "its speed is reported" "$(cat speed.txt)" 'tokens/s'
-printf 'Tell me a story about a fox named Ruby.\nWhat is the name of the fox?\n' | "$build/chat" -m "$model" --temp 0 >chat.txt 2>/dev/null
-matches "chat: a story about a fox" "$(cat chat.txt)" "fox"
-matches "chat: and her name" "$(tail -n 3 chat.txt)" "Ruby"
+printf 'Tell me a story about a rabbit named Lily.\nWhat is the name of the rabbit?\n' | "$build/chat" -m "$model" --temp 0 >chat.txt 2>/dev/null
+matches "chat: a story about a rabbit" "$(cat chat.txt)" "rabbit"
+matches "chat: and her name" "$(tail -n 3 chat.txt)" "^The rabbit was named Lily"
 
 finish test_stories

@@ -84,19 +84,20 @@ story='Once upon a time there was a small fox named Ruby. Ruby had a red kite. R
 # judges NAME REGEX SENTENCES: of the story above and these
 judges() { matches "$1" "$(printf '%s %s The end.' "$story" "$3" | "$storygen" --check -)" "$2"; }
 good='^consistent 1 of 1' bad='^consistent 0 of 1'
-judges "a good story" "$good" "She lost the red kite. Tom found the kite by the river. He gave the kite back to Ruby."
-judges "another order" "$good" "Tom was afraid of thunder. Ruby gave the kite to Tom. Tom kept the kite for many years."
-judges "a wrong colour" "kite is red, not blue" "One day Ruby went to the park. Tom looked at the blue kite every day."
-judges "a wrong colour, said plainly" "kite is red, not blue" "Ruby's kite was blue."
+judges "a good story" "$good" "One day the red kite slipped out of Ruby's pocket and was lost. Tom found the kite by the river. Of course the kite was given back to Ruby by him."
+judges "another order" "$good" "Tom was afraid of thunder. The kite was a present from Ruby to Tom. In a safe place Tom kept the kite for many years."
+judges "a wrong colour" "kite is red, not blue" "One day Ruby went to the park. Looking at the blue kite made Tom smile every day."
+judges "a wrong colour, said plainly" "kite is red, not blue" "The colour of the kite was blue, and Ruby liked it."
 judges "an unknown name" "nobody is named ben" "Ben found the kite by the river."
 judges "a wrong kind" "there is no fish|no sentence" "The fish lived by the river."
 judges "another kind" "there is no owl" "The owl lived by the river."
-judges "an unknown thing" "there is no drum" "Ruby lost the drum."
-judges "giving what one does not have" "not own .tom" "Tom gave the kite to Ruby."
+judges "an unknown thing" "there is no drum" "On the way home the drum was lost, because Ruby had left it somewhere."
+judges "giving what one does not have" "not own .tom" "The kite was a present from Tom to Ruby."
 judges "finding what is not lost" "not lost" "Tom found the kite by the river."
-judges "losing it twice" "not own" "Ruby lost the kite. Ruby lost the kite."
+judges "losing it twice" "not own" "But one day the kite fell out of Ruby's bag. But one day the kite fell out of Ruby's bag."
 judges "a second introduction" "introduced again" "Ruby's best friend was a duck named Tom."
-judges "nobody that 'she' could be" "$bad" "Tom was afraid of thunder. Tom lost the kite."
+matches "nobody that 'she' could be" "$(echo 'Once upon a time there was a small fox named Tom. She loved reading. The end.' |
+    "$storygen" --check -)" "nobody that 'she'"
 judges "a sentence outside the grammar" "no sentence" "Ruby flew the the kite."
 judges "'an' where 'a' belongs" "$bad" "Tom had an blue ball."
 judges "no capital" "$bad" "tom had a blue ball."
