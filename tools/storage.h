@@ -484,7 +484,7 @@ static uint64_t stored_size(const storage *type, uint64_t n_rows, uint64_t n_col
 }
 
 /* The storage of that name, or NULL. */
-static const storage *find_storage(const char *name) {
+static inline const storage *find_storage(const char *name) {
     size_t i;
     for (i = 0; i < N_STORAGES; i++)
         if (strcmp(storages[i].name, name) == 0) return &storages[i];
