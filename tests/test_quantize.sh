@@ -274,6 +274,12 @@ to tl1 random
 mv t.gguf tl1.gguf
 to tl1-generated random
 if cmp -s t.gguf tl1.gguf; then not_ok "TL1-generated has other tiles"; else ok "TL1-generated has other tiles"; fi
+converts "... and back, by their name" --force --tl-tiles generated t.gguf back.gguf i2_s
+same "... is the same file" i2s-random.gguf back.gguf
+converts "... and by their sizes" --force --tl-tiles 256/128/32 t.gguf back.gguf i2_s
+same "... is the same file" i2s-random.gguf back.gguf
+refuses "tiles that do not fit" "do not cut" --tl-tiles 256/100/32 t.gguf no.gguf i2_s
+refuses "tiles that are none" "tiles" --tl-tiles x t.gguf no.gguf i2_s
 rm -f random.gguf marks.gguf tl1.gguf i2s-random.gguf
 
 # ------------------------------------------------------------------------------------------------------ metadata

@@ -30,7 +30,6 @@
 #include "bitnet.h"
 #include "tools/gguf_write.h"
 #include "tools/storage.h"
-#include "tools/ternary_stub.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -41,7 +40,7 @@ enum { CHUNK_WEIGHTS = 1 << 20, PIECE = 1 << 20 };
 
 typedef struct quantize_args {
     const char *path[5];                                 /* IN, OUT, TYPE, threads, one more */
-    const char *embedding_name, *output_name, *in_layout_name, *out_layout_name;
+    const char *embedding_name, *output_name, *in_layout_name, *out_layout_name, *tl_tiles;
     int copy, force, allow_requantize, allow_loss;
     const storage *type, *embedding, *output;            /* NULL: as it is */
     bitnet_i2s_layout in_layout;
@@ -100,7 +99,7 @@ static void choose(quantize_args *a, int n)
         if (!a->type || a->type->id != BNI_TYPE_I2_S) cli_usage("--out-layout is for I2_S");
         a->type += (int)layout - (int)BITNET_I2S_A;      /* storages[] has them in this order */
     }
-    a->in_layout = cli_i2s_layout(a->in_layout_name);
+    a->in_layout = a->in_layout_name ? cli_i2s_layout(a->in_layout_name) : BITNET_I2S_A;
 }
 
 /* -------------------------------------------------------------------------------- what becomes of a tensor */
@@ -138,7 +137,8 @@ CLI_PRINTF(1, 2) CLI_NORETURN static void fail(const char *format, ...)
     exit(CLI_EXIT_FAILED);                               /* clean_up removes what was written */
 }
 
-static int is_ternary_type(uint32_t id) { return bni_type_is_ternary(id) || id == 39; }      /* 39: TL2 or MXFP4 */
+/* Also of what is not read: 39 may be TL2 or MXFP4. */
+static int is_ternary_type(uint32_t id) { return bni_type_is_ternary(id) || id == 39; }
 
 /* Embedding and output matrix are told by name; the other matrices by a ternary type, or as weights of a layer. */
 static int is_matrix(const item *it)
@@ -174,11 +174,11 @@ static void plan_change(item *it, action what, const storage *to, const quantize
     it->to = to;
     if (t->ne[2] != 1 || t->ne[3] != 1) fail("%s: more than two dimensions", it->name);
     if (t->ne[0] > INT_MAX / 8) fail("%s: rows of %.0f weights", it->name, (double)t->ne[0]);
-    if (is_ternary_type(t->type)) {
+    if (t->form != BNI_FORM_NONE) {
         it->is_ternary = 1;
-        if (bni_ternary_bind(&it->in, &in.gguf, t, a->in_layout, &err) != BITNET_OK) fail("%s", err.text);
+        if (bni_ternary_bind(&it->in, t, a->in_layout, a->tl_tiles, &err) != BITNET_OK) fail("%s", err.text);
     } else if (!bni_type_is_decodable(t->type)) {
-        fail("%s: type %s is not read", it->name, bni_type_name(t->type));
+        fail("%s: type %s (%u) is not read", it->name, bni_type_name(t->type), (unsigned)t->type);
     } else if (type->block > 1 && to->id != BNI_TYPE_F32 && !a->allow_requantize) {
         fail("%s is quantized already, to %s; --allow-requantize does it again, from what is left", it->name, type->name);
     }
@@ -662,7 +662,8 @@ int main(int argc, char **argv)
         {"--allow-loss", CLI_FLAG, &a.allow_loss, NULL, "round scales that TYPE can't hold, and tell how much", 0, 0},
         {"--copy", CLI_FLAG, &a.copy, NULL, "change no tensor: TYPE is not needed", 0, 0},
         {"-f --force", CLI_FLAG, &a.force, NULL, "replace OUT if it is there", 0, 0},
-        {"--i2s-layout", CLI_STRING, &a.in_layout_name, "A|B|C|D", "bit order of I2_S tensors in IN; files do not say it", 0, 0},
+        {"--i2s-layout", CLI_STRING, &a.in_layout_name, "A|B|C|D", "bit order of I2_S tensors in IN", 0, 0},
+        {"--tl-tiles", CLI_STRING, &a.tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors in IN, or \"generated\"", 0, 0},
         {"--out-layout", CLI_STRING, &a.out_layout_name, "A|B|C|D", "bit order of I2_S tensors in OUT (default A)", 0, 0},
         {"--leave-output-tensor", CLI_IGNORED, NULL, NULL, NULL, 0, 0},
     };
