@@ -1,4 +1,4 @@
-/* quantize: a model file with its weights stored in another way: I2_S, TL1, TL2, TQ1_0, TQ2_0, Q2_0, IQ1_BN, IQ2_BN, floats.
+/* quantize: a model file with its ternary weights stored in another way, without loss.
 
        cc -O2 -I. tools/quantize.c -o quantize -lm
        ./quantize model.gguf small.gguf TQ1_0
@@ -72,10 +72,12 @@ static const storage *choose_type(const char *option, const char *name, int (*fi
     const int is_number = cli_read_int(name, 0, 1023, &number);
     for (i = 0; i < N_STORAGES; i++) {
         const storage *s = &storages[i];
-        if (!fits(s)) continue;
-        if (same_text(s->name, name)) return s;
-        if (is_number && fits == is_for_matrices && file_type(s) == (uint32_t)number) return s;
-        if (i > 0 && strcmp(s->name, storages[i - 1].name) == 0) continue;       /* the layouts of I2_S */
+        if (fits(s) && same_text(s->name, name)) return s;
+        if (is_number && fits == is_for_matrices && fits(s) && file_type(s) == (uint32_t)number) return s;
+    }
+    for (i = 0; i < N_STORAGES; i++) {
+        const storage *s = &storages[i];
+        if (!fits(s) || (i > 0 && strcmp(s->name, storages[i - 1].name) == 0)) continue;     /* the layouts of I2_S */
         cli_append(&known, " ", 1);
         cli_append(&known, s->name, strlen(s->name));
     }
@@ -200,6 +202,7 @@ static void plan_tensor(item *it, const bni_tensor *t, const quantize_args *a)
     it->cols = t->ne[0];
     it->rows = t->ne[1];
     it->bytes = t->bytes ? t->bytes : t->gap;            /* where the size is not known: up to the next tensor */
+    if (it->bytes == 0) fail("%s: type %u, where it ends is not known", it->name, (unsigned)t->type);
     if (is_head && !to && !a->copy && is_ternary_type(t->type))
         fail("%s is ternary, which no engine reads; give it another type with --%s", it->name,
              is_embedding ? "token-embedding-type" : "output-tensor-type");
@@ -219,6 +222,13 @@ typedef struct source {
     uint64_t group;                  /* columns that share a scale */
 } source;
 
+/* Memory for n elements; exits 1 where there is none, also because the host's addresses are too short. */
+static void *allocate(uint64_t n, size_t size)
+{
+    if (n > SIZE_MAX / size) fail("out of memory");
+    return cli_alloc((size_t)n * size);
+}
+
 /* Bytes of the file, from `at` in the tensor on. */
 static void read_bytes(const item *it, uint64_t at, uint64_t n, uint8_t *to)
 {
@@ -233,16 +243,15 @@ static void open_source(source *s, const item *it)
     memset(s, 0, sizeof *s);
     s->it = it;
     if (it->is_ternary) {
-        const uint64_t size = t->bytes ? t->bytes : t->gap;
-        s->bytes = (uint8_t *)cli_alloc((size_t)size);
+        s->bytes = (uint8_t *)allocate(t->bytes, 1);
         s->group = it->in.group;
-        read_bytes(it, 0, size, s->bytes);
+        read_bytes(it, 0, t->bytes, s->bytes);
     } else {
         s->row_bytes = bni_row_bytes(t->type, it->cols);
-        s->bytes = (uint8_t *)cli_alloc((size_t)s->row_bytes);
+        s->bytes = (uint8_t *)allocate(s->row_bytes, 1);
         s->group = it->cols % 64 == 0 ? 64 : it->cols;   /* the smallest that a ternary type has */
     }
-    s->row = (float *)cli_alloc(((size_t)it->cols + 255) / 256 * 256 * sizeof(float));
+    s->row = (float *)allocate((it->cols + 255) / 256 * 256, sizeof(float));
 }
 
 static void close_source(source *s)
@@ -442,15 +451,15 @@ static void convert_matrix(const item *it, loss *lost)
     const uint64_t step = chunk_rows(it), cols = it->cols, rows = it->rows;
     source s;
     merged matrix = {0, 0, 0, 0, 0};
-    uint8_t *codes = (uint8_t *)cli_alloc((size_t)(step * cols)), tail[64] = {0};
-    uint8_t *bytes = (uint8_t *)cli_alloc((size_t)stored_size(to, step, cols));
+    uint8_t *codes = (uint8_t *)allocate(step * cols, 1), tail[64] = {0};
+    uint8_t *bytes = (uint8_t *)allocate(stored_size(to, step, cols), 1);
     float *old, *scales;
     uint64_t row, r, group, per_row;
     open_source(&s, it);
     group = new_group(to, &s);
     per_row = group ? cols / group : 0;
-    old = (float *)cli_alloc((size_t)(cols / s.group) * sizeof *old);
-    scales = (float *)cli_alloc((size_t)(step * per_row) * sizeof *scales);
+    old = (float *)allocate(cols / s.group, sizeof *old);
+    scales = (float *)allocate(step * per_row, sizeof *scales);
     for (row = 0; row < rows; row += step) {
         const uint64_t n = rows - row < step ? rows - row : step;
         for (r = 0; r < n; r++) {
@@ -494,14 +503,13 @@ static void convert_numbers(const item *it)
 {
     const storage *to = it->to;
     const uint64_t step = chunk_rows(it), cols = it->cols, row_size = stored_size(to, 1, cols);
-    const size_t padded = ((size_t)cols + 255) / 256 * 256;
     source s;
-    uint8_t *bytes = (uint8_t *)cli_alloc((size_t)(step * row_size)), *codes = (uint8_t *)cli_alloc((size_t)cols);
-    float *back = (float *)cli_alloc(padded * sizeof *back), *scales;
+    uint8_t *bytes = (uint8_t *)allocate(step * row_size, 1), *codes = (uint8_t *)allocate(cols, 1);
+    float *back = (float *)allocate((cols + 255) / 256 * 256, sizeof *back), *scales;
     double error = 0, size = 0;
     uint64_t row, r;
     open_source(&s, it);
-    scales = (float *)cli_alloc((size_t)(cols / s.group) * sizeof *scales);
+    scales = (float *)allocate(cols / s.group, sizeof *scales);
     for (row = 0; row < it->rows; row += step) {
         const uint64_t n = it->rows - row < step ? it->rows - row : step;
         for (r = 0; r < n; r++) {
@@ -566,7 +574,7 @@ static void copy_keys(const quantize_args *a)
 static item *plan(const quantize_args *a)
 {
     const bni_gguf *g = &in.gguf;
-    item *items = (item *)cli_alloc((size_t)g->n_tensors * sizeof *items);
+    item *items = (item *)allocate(g->n_tensors, sizeof *items);
     uint64_t i;
     memset(items, 0, (size_t)g->n_tensors * sizeof *items);
     copy_keys(a);
