@@ -1,8 +1,7 @@
 /* storage.h: every way to store a tensor that the programs in tools/ can write.  Same licence as bitnet.h.
 
    A float format encodes rows of floats, a ternary one packs rows of codes: 0, 1, 2 for -1, 0, +1. Adding a format is
-   one function and one line in storages[]. Sizes and bit layouts: GGUF's ggml-common.h and the ternary forks, as
-   FORMATS.md sums them up.
+   one function and one line in storages[]. Sizes and bit layouts: GGUF's ggml-common.h and the ternary forks.
 
        const storage *type = find_storage("tq1_0");
        type->pack(to, codes, n_rows, n_cols, scale);          stored_size(type, n_rows, n_cols) bytes, then type->tail
