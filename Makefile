@@ -20,7 +20,7 @@ COMPILE  = $(CC) $(CFLAGS) $(CHECKS) $(WARN) $(DEFS) -I.
 HEADERS  = bitnet.h $(wildcard examples/*.h tools/*.h tests/*.h)
 PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))))
 TESTS    = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard tests/test_*.c))))
-HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf $(BUILD)/stories
+HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf $(BUILD)/stories $(BUILD)/make_hf
 SCRIPTS  = $(filter-out tests/test_configs.sh,$(wildcard tests/test_*.sh))
 MAKE_ALL = @$(MAKE) --no-print-directory -j$(JOBS)
 RUN_ENV  = BUILD='$(BUILD)' CC='$(CC)' CFLAGS='$(CFLAGS) $(CHECKS)' DEFS='$(DEFS)' JOBS='$(JOBS)'
