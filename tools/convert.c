@@ -795,9 +795,9 @@ static void write_result(conversion *c)
 static void check_type(const char *option, const char *name, int ternary)
 {
     const storage *type = find_storage(name);
-    if (!type || (!ternary && !type->encode)) cli_usage("%s: '%s' is no type that it can have", option, name);
+    if (!type || (!ternary && (!type->encode || !bni_type_is_decodable(type->id)))) cli_usage("%s: '%s' is no type that it can have", option, name);
     if (ternary && type->encode && type->id != 0 && type->id != 1 && type->id != 30)
-        cli_usage("%s: %s is no type for ternary matrices; i2_s, tq1_0, tq2_0, tl1, tl2, f16 and f32 are", option, name);
+        cli_usage("%s: %s is no type for ternary matrices; --help lists them", option, name);
 }
 
 static void check_options(const options *o)
@@ -825,8 +825,8 @@ int main(int argc, char **argv)
     static conversion c;
     const cli_option rows[] = {
         {"-o --output", CLI_STRING, &c.o.out, "FILE", "the GGUF file to write", 0, 0},
-        {"--outtype", CLI_STRING, &c.o.type, "TYPE", "of the ternary matrices: i2_s (default, what bitnet.h runs),\ntq1_0, tq2_0, tl1, tl2, f16, f32", 0, 0},
-        {"--token-embedding-type", CLI_STRING, &c.o.embd, "TYPE", "of the embedding: f16 (default), f32, bf16, q8_0, q6_k,\nq4_k, q4_0", 0, 0},
+        {"--outtype", CLI_STRING, &c.o.type, "TYPE", "of the ternary matrices: i2_s (default), tl1, tl2, tq1_0,\ntq2_0, q2_0, iq1_bn, iq2_bn, f16, f32", 0, 0},
+        {"--token-embedding-type", CLI_STRING, &c.o.embd, "TYPE", "of the embedding: f16 (default), f32, bf16, q8_0, q6_k,\nq4_0", 0, 0},
         {"--output-tensor-type", CLI_STRING, &c.o.head, "TYPE", "of the output matrix, where it is one of its own (f16)", 0, 0},
         {"--vocab-only", CLI_FLAG, &c.o.vocab_only, NULL, "only the vocabulary, no weights", 0, 0},
         {"--force", CLI_FLAG, &c.o.force, NULL, "replace an existing file", 0, 0},
