@@ -181,7 +181,7 @@ help:
 	@echo "make                  build all programs of examples/ and tools/ into build/"
 	@echo "make run              tell a story; MODEL=file.gguf PROMPT='...' for another model or text"
 	@echo "make chat             talk to the bundled model, or to MODEL=file.gguf"
-	@echo "make model            train the bundled model again from nothing (an hour or so); the result is in build/"
+	@echo "make model            train the bundled model again from nothing, in hours (AMX=--amx: faster); the result is in build/"
 	@echo "make test             every test this machine can run in a few minutes"
 	@echo "make test-unit        the C tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
 	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
