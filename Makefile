@@ -129,7 +129,9 @@ test-sanitize:
 
 test-valgrind:
 	$(MAKE_ALL) tests BUILD=build/valgrind CFLAGS='-O1 -g'
-	@$(RUN_ENV) BUILD=build/valgrind TEST_FAST=1 RUNNER='$(VALGRIND)' sh tests/run.sh $(TESTS:$(BUILD)/%=build/valgrind/%)
+	@$(RUN_ENV) BUILD=build/valgrind TEST_FAST=1 RUNNER='$(VALGRIND)' sh tests/run.sh $(VALGRIND_TESTS)
+
+VALGRIND_TESTS = $(TESTS:$(BUILD)/%=build/valgrind/%)
 
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible
 
