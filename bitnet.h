@@ -3244,8 +3244,8 @@ static void bni_ref_rescale(float *y, size_t y_stride, const int32_t *sum, int l
 
 /* The same where every `group` columns of a row have their own scale (bni_linear): for one token, rows 16 at a time, v[r] =
    (sum over the groups, in order, of (float)(sum of the group) * scale) / s. part: [n_parts][16] sums of 16 rows; x_sum,
-   scale: [n_parts], [n_parts][16] f16. i: which 16 of the rows; v keeps the 16 before. */
-static void bni_rescale_groups(float *y, const int32_t *part, const int32_t *x_sum, const uint16_t *scale, float s, int n_parts,
+   scale: [n_parts], [n_parts][16]. i: which 16 of the rows; v keeps the 16 before. */
+static void bni_rescale_groups(float *y, const int32_t *part, const int32_t *x_sum, const float *scale, float s, int n_parts,
                                float v[32], int i, int then)
 {
     float *half = v + i % 32;
@@ -3254,7 +3254,7 @@ static void bni_rescale_groups(float *y, const int32_t *part, const int32_t *x_s
         half[l] = 0.0f;
     for (g = 0; g < n_parts; g++, part += 16, scale += 16)
         for (l = 0; l < 16; l++)
-            half[l] = half[l] + bni_mulf((float)(part[l] - x_sum[g]), bni_f16_to_f32(scale[l]));
+            half[l] = half[l] + bni_mulf((float)(part[l] - x_sum[g]), scale[l]);
     for (l = 0; l < 16; l++)
         half[l] = half[l] / s;
     bni_ref_deliver(y, v, i, then);
@@ -8620,7 +8620,7 @@ typedef struct bni_linear {
     uint8_t *strips;                 /* [n_strips] strips of n_cols * 4 bytes; NULL: in place, then */
     bni_rows rows[3];                /* the parts, in the order of their first strips; codes NULL: there are fewer */
     float *row_scale;                /* [n_strips * 16], 0 for padding rows */
-    uint16_t *group_scale;           /* [n_strips][n_cols / model's group][16] f16; NULL: no part has groups */
+    float *group_scale;              /* [n_strips][n_cols / model's group][16]; NULL: no part of the model has groups */
     int grouped;                     /* 1: they count, as some row has more than one scale; R16 only */
     int n_strips;                    /* of 16 rows, all parts together */
     int n_cols;                      /* padded to 16 */
@@ -9220,7 +9220,7 @@ static bitnet_result bni_model_layout(bitnet_model *m, bni_arena *a, bitnet_erro
             bni_linear *l = &layer.linear[s];
             l->row_scale = (float *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 4, BNI_BLOCK_ALIGN);
             if (m->group)
-                l->group_scale = (uint16_t *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 2 * (uint64_t)(l->n_cols / m->group),
+                l->group_scale = (float *)bni_arena_take(a, (uint64_t)l->n_strips * 16, 4 * (uint64_t)(l->n_cols / m->group),
                                                             BNI_BLOCK_ALIGN);
             if (m->layout != BNI_I2S)
                 l->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)l->n_strips, bni_strip_bytes(m->layout, (uint64_t)l->n_cols),
@@ -9440,10 +9440,10 @@ static bitnet_result bni_load_factor(const bitnet_model *m, int i, int p, float 
 
 /* The scales of part p of layer i, read from data, into rows [first_strip * 16, ...) of its linear: one per row, which
    costs nothing in the kernels and lets the parts of one linear differ; and where the type has groups, theirs. A row whose
-   groups have one scale is like any other (groups of zeros have no say); with only such rows the groups don't count.
-   Padding rows keep the arena's 0. */
+   groups have one scale is like any other, and so is one with groups of scale 0 if they hold zeros only; with only such
+   rows the groups don't count. Padding rows keep the arena's 0. codes: scratch [n_cols]. */
 static bitnet_result bni_load_scale(bitnet_model *m, int i, int p, const bni_ternary *from, const uint8_t *data, int first_strip,
-                                    bitnet_error *err)
+                                    uint8_t *codes, bitnet_error *err)
 {
     bni_linear *l = &m->layers[i].linear[bni_linear_parts[p].slot];
     const bni_tensor *t = m->layers[i].part[p];
@@ -9455,16 +9455,23 @@ static bitnet_result bni_load_scale(bitnet_model *m, int i, int p, const bni_ter
     for (r = 0; r < from->n_rows && result == BITNET_OK; r++) {
         const uint64_t strip = (unsigned)first_strip + r / 16 * (unsigned)bni_linear_parts[p].step;
         float one = 0.0f;
+        int n_zero = 0;
         bni_ternary_scales(from, data, r, scales);
         for (g = 0; g < (int)(from->n_cols / from->group); g++) {
             if ((bni_float_bits(scales[g]) & 0x7fffffffu) >= 0x7f800000u)
                 return bni_fail(err, BITNET_ERROR_FORMAT, t->offset, "tensor %S: a scale of row %u is not finite", &t->name, r);
             one = one == 0.0f ? scales[g] : one;
             l->grouped |= scales[g] != one && scales[g] != 0.0f;
+            n_zero += scales[g] == 0.0f;
             for (k = 0; k < per_group; k++)
-                l->group_scale[(strip * (unsigned)n_groups + (unsigned)(g * per_group + k)) * 16 + r % 16] = bni_f32_to_f16(scales[g]);
+                l->group_scale[(strip * (unsigned)n_groups + (unsigned)(g * per_group + k)) * 16 + r % 16] = scales[g];
         }
         l->row_scale[strip * 16 + r % 16] = one * factor;
+        if (n_zero == 0 || one == 0.0f || l->grouped)
+            continue;
+        bni_ternary_codes(from, data, r, codes);
+        for (k = 0; k < (int)from->n_cols; k++)
+            l->grouped |= codes[k] != 1 && scales[(unsigned)k / from->group] == 0.0f;
     }
     if (result == BITNET_OK && l->grouped && factor != 1.0f)
         return bni_fail(err, BITNET_ERROR_UNSUPPORTED, t->offset, "tensor %S: groups with scales of their own, and a factor beside them", &t->name);
@@ -9486,7 +9493,7 @@ static bitnet_result bni_load_part(bitnet_model *m, bni_loader *l, int i, int p,
         return bni_fail(err, BITNET_ERROR_IO, t->offset, "tensor %S can't be read", &t->name);
     r = bni_ternary_bind(&job.from, t, bni_i2s_layout(l->desc), l->desc->tl_tiles, err);
     if (r == BITNET_OK)
-        r = bni_load_scale(m, i, p, &job.from, job.data, first_strip, err);
+        r = bni_load_scale(m, i, p, &job.from, job.data, first_strip, l->codes, err);
     if (r != BITNET_OK)
         return r;
     m->grouped |= linear->grouped;

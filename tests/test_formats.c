@@ -175,6 +175,13 @@ static void test_strange(void)
     file[t->offset + 18 * 5 + 1] = 0x7c;       /* f16 infinity */
     file[t->offset + 18 * 5] = 0;
     CHECK(bitnet_model_open(&d, &m, &err) == BITNET_ERROR_FORMAT && strstr(err.text, "finite"), "%s", err.text);
+    /* A scale 0 over weights that are not: a scale of its own. Over zeros it is none. */
+    file[t->offset + 18 * 5 + 1] = 0;
+    d.layout = "t5";
+    CHECK(bitnet_model_open(&d, &m, &err) == BITNET_ERROR_UNSUPPORTED && strstr(err.text, "r16"), "%s", err.text);
+    memset(file + t->offset + 18 * 5 + 2, 0x55, 16);
+    CHECK(bitnet_model_open(&d, &m, &err) == BITNET_OK, "%s", err.text);
+    bitnet_model_close(m);
     bni_gguf_close(&g, &a);
     free(file);
 }
