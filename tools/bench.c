@@ -707,7 +707,7 @@ static int run_models(bench *b, arguments *a, const plan *p, const choices *c, p
 static void check(arguments *a, const char *model)
 {
     a->batch_given = a->batch != 0;
-    if (!a->batch) a->batch = 128;
+    if (!a->batch) a->batch = 256;
     if (!a->reps) a->reps = a->matmul ? 25 : 5;
     if (model && a->models.n < CLI_MAX_STRINGS) a->models.item[a->models.n++] = model;
     if (a->models.n == 0 && !a->matmul) cli_usage("which model? usage: bench [options] -m MODEL");
@@ -728,7 +728,7 @@ static void parse(arguments *a, int argc, char **argv)
         {"-d --n-depth", CLI_STRINGS, &a->depths, "N,...", "tokens in the context before the test (0)", 0, 0},
         {"-npl --n-parallel", CLI_STRINGS, &a->parallel, "N,...", "sequences that generate in the same passes, 1 to 64 (1)", 0, 0},
         {"-t --threads", CLI_STRINGS, &a->threads, "N,...", "threads (one per core, at most 16)", 0, 0},
-        {"-b --batch-size", CLI_INT, &a->batch, "N", "most prompt tokens of one pass (128)", 1, 1 << 20},
+        {"-b --batch-size", CLI_INT, &a->batch, "N", "most prompt tokens of one pass (256)", 1, 1 << 20},
         {"-r --repetitions", CLI_INT, &a->reps, "N", "repetitions of each test (5; --matmul: 25)", 1, MAX_REPS},
         {"-o --output", CLI_STRING, &a->format, "FORMAT", "md, json, csv, or svg: a roofline (md)", 0, 0},
         {"--matmul", CLI_FLAG, &a->matmul, NULL, "no model: the ternary products alone, of the 2B4T matrices;\n"

@@ -156,8 +156,7 @@ static void team_open(team *t, int n_threads)
 /* What is read, and what the kernels multiply where no model is there: codes of ternary weights, the same bytes being
    sound in both layouts (pairs of bits 0, 1, 2; as bytes below 192). */
 typedef struct arena {
-    void *memory;                    /* as malloc gave it */
-    uint8_t *data;                   /* the same, from a page's border on; NULL: nothing is measured */
+    uint8_t *data;                   /* on huge pages, as the engine's weights are; NULL: nothing is measured */
     size_t size;
 } arena;
 
@@ -169,16 +168,15 @@ static void arena_open(arena *a, uint64_t size)
     size_t i;
     memset(a, 0, sizeof *a);
     while (available && size > available / 2 && size > least) size /= 2;
-    while (!a->memory && size >= least) {
-        a->memory = malloc((size_t)size + 2 * 4096);     /* kernels prefetch past the end */
-        if (!a->memory) size /= 2;
+    while (!a->data && size >= least) {
+        a->data = (uint8_t *)bni_default_alloc(NULL, (size_t)size + 2 * 4096, 4096);     /* kernels prefetch past the end */
+        if (!a->data) size /= 2;
     }
-    if (!a->memory) {
+    if (!a->data) {
         cli_message("no memory to measure the bandwidth with");
         return;
     }
     a->size = (size_t)size;
-    a->data = (uint8_t *)(((uintptr_t)a->memory + 4095) & ~(uintptr_t)4095);
     words = (uint64_t *)(void *)a->data;
     for (i = 0; i < a->size / 8; i++) {
         random = random * 6364136223846793005u + 1442695040888963407u;        /* Knuth's MMIX generator */
@@ -462,7 +460,7 @@ static void limits_sleep(limits *l) { bni_pool_step_end(l->team.pool); }
 static void limits_close(limits *l)
 {
     team_close(&l->team);
-    free(l->memory.memory);
+    if (l->memory.data) bni_default_free(NULL, l->memory.data, 0);
 }
 
 /* One line for each limit that was measured. */
