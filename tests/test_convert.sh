@@ -105,6 +105,8 @@ for type in tq1_0 tq2_0 f16 f32 q2_0 iq2_bn; do
     holds "--outtype $type" "$convert" hf -o typed.gguf --force --outtype $type
     same "... as synth writes it" want.gguf typed.gguf
 done
+holds "--outtype q2_0" "$convert" hf -o typed.gguf --force --outtype q2_0
+says "... the file's type is llama.cpp's number" typed.gguf "general.file_type +u32 41$"
 for type in f32 bf16 q8_0 q6_k; do
     holds "--token-embedding-type $type" "$convert" hf -o typed.gguf --force --token-embedding-type $type
     holds "... bitnet.h runs it" hash_of typed.gguf

@@ -45,6 +45,10 @@ exits "threads x: exit 2" 2 "threads" "$quantize" a.gguf no.gguf i2_s x
 exits "too many arguments: exit 2" 2 "unexpected" "$quantize" a.gguf no.gguf i2_s 1 1 1
 exits "--copy and a type: exit 2" 2 "copy" "$quantize" --copy a.gguf no.gguf tq1_0
 exits "--copy and a type of the embedding: exit 2" 2 "copy" "$quantize" --copy --token-embedding-type f32 a.gguf no.gguf
+exits "--copy and types of tensors: exit 2" 2 "copy" "$quantize" --copy --tensor-type ffn=f32 a.gguf no.gguf
+exits "--tensor-type without a type: exit 2" 2 "ffn_down=TQ1_0" "$quantize" --tensor-type ffn a.gguf no.gguf i2_s
+exits "--tensor-type without a name: exit 2" 2 "ffn_down=TQ1_0" "$quantize" --tensor-type =f32 a.gguf no.gguf i2_s
+exits "--tensor-type, an unknown type: exit 2" 2 "q9.*iq2_bn_r4" "$quantize" --tensor-type ffn=q9 a.gguf no.gguf i2_s
 exits "--out-layout of another type: exit 2" 2 "I2_S" "$quantize" --out-layout b a.gguf no.gguf tq1_0
 exits "--out-layout e: exit 2" 2 "A, B, C or D" "$quantize" --out-layout e a.gguf no.gguf i2_s
 [ ! -e no.gguf ] && ok "wrong usage writes nothing" || not_ok "wrong usage writes nothing"
@@ -81,6 +85,15 @@ for l in b c d; do
     converts "... and back" --force --i2s-layout $l t.gguf back.gguf I2_S
     same "... is the same file" a.gguf back.gguf
 done
+# One type for all, others for some: the last that fits counts, and the way back leads to the same file.
+converts "--tensor-type" --tensor-type ffn=tq1_0 --tensor-type ffn_down.weight=IQ2_BN --tensor-type 1.attn_k=137 a.gguf t3.gguf Q2_0
+equal "... types by name" "$("$build/read_gguf" t3.gguf | grep -c 'TQ1_0')" 4
+equal "... the last one counts" "$("$build/read_gguf" t3.gguf | grep 'IQ2_BN' | awk '{ print $1 }' | paste -sd, -)" \
+    blk.0.ffn_down.weight,blk.1.attn_k.weight,blk.1.ffn_down.weight
+matches "... the type of the others is the file's" "$("$build/read_gguf" t3.gguf)" "general.file_type +u32 41$"
+matches "... told" "$("$quantize" --force --tensor-type ffn=tq1_0 a.gguf t4.gguf Q2_0)" "14 matrices as q2_0 and others"
+converts "... and back" t3.gguf back3.gguf I2_S
+same "... is the same file" a.gguf back3.gguf
 make_model --family qwen3-embed --untied --seed 3 --kv-heads 4 -o q.gguf
 converts "norms of F16, other heads" q.gguf t2.gguf TQ2_0
 converts "... and back" t2.gguf back2.gguf I2_S
@@ -419,7 +432,8 @@ else
     skip "full disk: no /dev/full"
 fi
 make_model --shape 70b --layers 1 -o holes.gguf
-timeout --preserve-status -s INT 0.5 "$quantize" holes.gguf no.gguf f32 >/dev/null 2>&1
+# --foreground: the signal comes once; a second one before the first is noticed ends the program at once.
+timeout --foreground --preserve-status -s INT 0.5 "$quantize" holes.gguf no.gguf f32 >/dev/null 2>&1
 equal "Ctrl-C: exit 130" $? 130
 [ ! -e no.gguf ] && ok "... leaves no file" || not_ok "... leaves no file"
 equal "no half-written file stays" "$(ls | grep -c tmp-)" 0

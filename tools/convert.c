@@ -698,7 +698,7 @@ static void write_header(conversion *c)
     gguf_kv_str(&c->w, "general.name", model_name(c, name));
     if (!c->o.vocab_only) {
         write_dimensions(c);
-        gguf_kv_u32(&c->w, "general.file_type", find_storage(c->o.type)->file_type);
+        gguf_kv_u32(&c->w, "general.file_type", stored_file_type(find_storage(c->o.type)));
         gguf_kv_u32(&c->w, "general.quantization_version", 2);
     }
     vocab_write(&c->vocab, &c->w);

@@ -3,19 +3,25 @@
        cc -O2 -I. tools/inspect.c -o inspect -lpthread -lm
        ./inspect model.gguf                        is it a BitNet model, what size, what it needs
        ./inspect model.gguf --check                read every byte; exit 1 if the file is damaged
-       ./inspect model.gguf --tensors --kv         what is in it
+       ./inspect model.gguf --tensors --kv         what is in it; reads every tensor
        ./inspect model.gguf --json -c 8192
+       ./inspect --diff a.gguf b.gguf              are they the same model, whatever types they are stored in
 
    Works on any GGUF file, also on models that bitnet.h does not run and on files with a vocabulary only. Whether a file
    is a BitNet model is told by the types of its matrices; its name is only a hint, and a wrong one is pointed out.
 
-   Exit 0: told; 1: not a readable GGUF file, or --check found damage; 2: wrong usage.
+   Exit 0: told; 1: not a readable GGUF file, or --check found damage; 2: wrong usage. With --diff, like diff: 0: the
+   same model; 1: different ones; 2: trouble.
 
-   Reading order: "the subject", "checks", "in words", "as JSON", "main". */
+   Tensors pass through one at a time, large ones of numbers in pieces: memory does not grow with the model.
+
+   Reading order: "the subject", "what is in the tensors", "checks", "in words", "as JSON", "main"; --diff is
+   tools/inspect_diff.h. */
 
 #include "tools/cli.h"
 #define BITNET_IMPLEMENTATION
 #include "bitnet.h"
+#include "tools/rows.h"
 #include "tools/show.h"
 
 #include <ctype.h>
@@ -31,9 +37,22 @@
 /* Tensors of one type, summed. */
 typedef struct type_sum {
     uint32_t id;
+    int form;                        /* BNI_FORM_... */
     uint64_t n_tensors, n_weights, bytes;
-    uint64_t codes[4];               /* after --check: how often each 2-bit code occurs */
+    uint64_t codes[4];               /* once they were read: how often each code occurs */
 } type_sum;
+
+/* What reading a tensor found out. */
+typedef struct facts {
+    rows_kind kind;                  /* ROWS_OPAQUE: nothing but why */
+    int unreadable;                  /* 1: its bytes could not be read; the rest is not valid */
+    uint64_t codes[4];               /* of ternary ones: how often each occurs; 3 is no weight */
+    uint64_t strange;                /* parts that no writer writes: see rows_strange */
+    uint64_t group, per_row;         /* columns that share a scale; scales of a row */
+    uint64_t n_bad, first_bad;       /* scales or numbers that are not finite, and the first one's row */
+    float low, high;                 /* of the scales or the numbers; low > high: there are none that are finite */
+    char why[240];                   /* of ROWS_OPAQUE; as long as bitnet_error.text */
+} facts;
 
 typedef struct problem {
     uint64_t offset;
@@ -43,8 +62,11 @@ typedef struct problem {
 /* A file and what was found out about it. The model is only prepared: its tables are read, no weights. */
 typedef struct subject {
     const char *path;
+    bitnet_model_desc desc;
     bitnet_model model;
     bitnet_model_info info;
+    facts *facts;                    /* [n_tensors] once they were read, else NULL */
+    int prepared;                    /* 1: the library knows all but the weights */
     bitnet_error why;                /* of a model that can't be run: the reason */
     int vocab_only;                  /* the file has no tensors */
     int broken;                      /* its header parses, but what it says does not fit together */
@@ -74,6 +96,9 @@ static void add_problem(subject *s, uint64_t offset, const char *format, ...)
 /* Bytes of a tensor: by its type, or up to the next tensor where the type's size isn't known. */
 static uint64_t tensor_bytes(const bni_tensor *t) { return t->bytes ? t->bytes : t->gap; }
 
+/* Also of what is not read, as PTQ1_0. The form comes first: 39 is TL2 where the size says so, else MXFP4. */
+static int is_ternary(uint32_t id, int form) { return form != BNI_FORM_NONE || bni_type_is_ternary(id); }
+
 static int in_layers(const bni_tensor *t)
 {
     return t->n_dims >= 2 && t->name.size > 4 && memcmp(t->name.data, "blk.", 4) == 0;
@@ -101,7 +126,11 @@ static void sum_types(subject *s)
         const bni_tensor *t = &g->tensors[i];
         const uint64_t padded = (tensor_bytes(t) + g->alignment - 1) / g->alignment * g->alignment;
         for (k = 0; k < s->n_types && s->types[k].id != t->type; k++) { }
-        if (k == s->n_types && k < MAX_TYPES) s->types[s->n_types++].id = t->type;
+        if (k == s->n_types && k < MAX_TYPES) {
+            s->types[k].id = t->type;
+            s->types[k].form = t->form;                  /* the same for all of a type */
+            s->n_types++;
+        }
         if (k < MAX_TYPES) {
             s->types[k].n_tensors++;
             s->types[k].n_weights += bni_tensor_count(t);
@@ -109,7 +138,7 @@ static void sum_types(subject *s)
         }
         if (in_layers(t)) {
             s->matrices++;
-            s->ternary += bni_type_is_ternary(t->type) ? 1 : 0;
+            s->ternary += is_ternary(t->type, t->form) ? 1 : 0;
         }
         if (t->gap > padded) s->gaps += t->gap - padded;
     }
@@ -132,7 +161,8 @@ static void prepare(subject *s, const bitnet_model_desc *desc)
     s->vocab_only = m->gguf.n_tensors == 0;
     vocabulary.vocab_only = s->vocab_only;
     result = bni_model_prepare(m, &vocabulary, &size, &s->why);
-    if (result == BITNET_OK) {
+    s->prepared = result == BITNET_OK;
+    if (s->prepared) {
         m->block_size = size;
         bni_info_model(m, &s->info);
         m->block_size = 0;
@@ -140,6 +170,7 @@ static void prepare(subject *s, const bitnet_model_desc *desc)
         if (!s->vocab_only) s->info.weight_bytes = bni_weight_bytes(m);
         if (s->vocab_only) strcpy(s->why.text, "it has a vocabulary and no weights");
     } else {
+        if (result == BITNET_ERROR_ARGUMENT) cli_usage("%s", s->why.text);
         s->broken = result != BITNET_ERROR_UNSUPPORTED && result != BITNET_ERROR_MEMORY;
         if (s->broken) add_problem(s, s->why.offset, "%s", s->why.text);
     }
@@ -171,6 +202,7 @@ static int open_subject(subject *s, const bitnet_model_desc *desc, int n_ctx)
     bitnet_result result;
     memset(&err, 0, sizeof err);
     s->path = desc->path;
+    s->desc = *desc;
     s->name_hint = looks_like_bitnet(desc->path);
     result = bni_model_tables(&s->model, desc, &err);
     if (result != BITNET_OK) {
@@ -182,6 +214,13 @@ static int open_subject(subject *s, const bitnet_model_desc *desc, int n_ctx)
     prepare(s, desc);
     measure(s, n_ctx);
     return 1;
+}
+
+static void close_subject(subject *s)
+{
+    s->model.block_size = 0;                             /* the model was never committed: only its tables are freed */
+    bni_model_release(&s->model);
+    free(s->facts);
 }
 
 static int is_bitnet(const subject *s) { return s->matrices > 0 && s->ternary == s->matrices; }
@@ -196,94 +235,126 @@ static uint64_t hyper(const subject *s, const char *name, int known)
     return v;
 }
 
+/* ---------------------------------------------------------------------------------- what is in the tensors */
+
+/* Adds to counts how often each code stands in codes [n], which are 0 to 3. */
+static void count_codes(const uint8_t *codes, uint64_t n, uint64_t counts[4])
+{
+    uint64_t k, low = 0, high = 0, both = 0;
+    for (k = 0; k < n; k++) {
+        low += codes[k] & 1u;
+        high += codes[k] >> 1;
+        both += codes[k] & codes[k] >> 1;
+    }
+    counts[0] += n - low - high + both;
+    counts[1] += low - both;
+    counts[2] += high - both;
+    counts[3] += both;
+}
+
+/* Takes values [n] of a row into account. */
+static void add_values(facts *f, const float *values, uint64_t n, uint64_t row)
+{
+    uint64_t k;
+    for (k = 0; k < n; k++) {
+        if ((bni_float_bits(values[k]) & 0x7f800000u) == 0x7f800000u) {
+            if (f->n_bad++ == 0) f->first_bad = row;
+            continue;
+        }
+        if (values[k] < f->low) f->low = values[k];
+        if (values[k] > f->high) f->high = values[k];
+    }
+}
+
+/* Reads a tensor from end to end. */
+static void look_at(const subject *s, const bni_tensor *t, facts *f)
+{
+    bitnet_error err;
+    rows r;
+    uint64_t row;
+    int ok = 1;
+    memset(f, 0, sizeof *f);
+    f->low = INFINITY;
+    f->high = -INFINITY;
+    if (!rows_open(&r, &s->model, t, &s->desc, &err)) {
+        snprintf(f->why, sizeof f->why, "%s", err.text);
+        return;
+    }
+    f->kind = r.kind;
+    f->group = r.group;
+    f->per_row = r.n_cols / r.group;
+    if (r.kind == ROWS_TERNARY) ok = rows_strange(&r, &f->strange);
+    for (row = 0; row < r.n_rows && ok; row++) {
+        if (r.kind == ROWS_TERNARY) {
+            ok = rows_codes(&r, row);
+            if (!ok) break;
+            count_codes(r.codes, r.n_cols, f->codes);
+            if (row == 0 || !r.ternary.scale_at) add_values(f, r.scales, f->per_row, row);
+        } else {
+            ok = rows_values(&r, row);
+            if (ok) add_values(f, r.values, r.n_cols, row);
+        }
+    }
+    if (r.kind == ROWS_TERNARY && r.ternary.form <= BNI_FORM_I2S_D) {
+        f->codes[1] -= f->strange;                       /* the library reads 3 as 1 there */
+        f->codes[3] += f->strange;
+    }
+    f->unreadable = !ok;
+    rows_close(&r);
+}
+
+/* All tensors, once. */
+static void look_at_all(subject *s)
+{
+    const bni_gguf *g = &s->model.gguf;
+    cli_progress progress = {0};
+    uint64_t i, done = 0;
+    int k, c;
+    progress.label = "reading";
+    s->facts = (facts *)cli_alloc((size_t)g->n_tensors * sizeof *s->facts);
+    for (i = 0; i < g->n_tensors; i++) {
+        const bni_tensor *t = &g->tensors[i];
+        look_at(s, t, &s->facts[i]);
+        for (k = 0; k < s->n_types - 1 && s->types[k].id != t->type; k++) { }
+        for (c = 0; c < 4; c++) s->types[k].codes[c] += s->facts[i].codes[c];
+        done += tensor_bytes(t);
+        cli_show_progress(&progress, done, g->file_size);
+    }
+    cli_end_progress(&progress);
+}
+
 /* -------------------------------------------------------------------------------------------------- checks
    The header was checked when it was parsed: counts, names, alignment, overlaps, ends. Here every byte of every tensor
-   is looked at: ternary codes must be 0, 1 or 2, scales and all numbers finite. Last, the library opens the model. */
+   was looked at: ternary codes must be such as writers write, scales and all numbers finite. Last, the library opens
+   the model. */
 
-#define PIECE 65536                  /* bytes of codes read at a time */
-
-static void check_codes(subject *s, const bni_tensor *t, type_sum *sum, uint8_t *scratch)
+static void check_codes(subject *s, const bni_tensor *t, const facts *f)
 {
-    const uint64_t size = t->bytes - BNI_TERNARY_TAIL;
-    uint64_t counts[256], at, codes[4] = {0, 0, 0, 0};
-    const uint8_t *p;
-    int v, k;
-    float scale;
-    memset(counts, 0, sizeof counts);
-    for (at = 0; at < size; at += PIECE) {
-        const uint64_t n = size - at < PIECE ? size - at : PIECE;
-        uint64_t i;
-        p = bni_source_bytes(&s->model.source, t->offset + at, n, scratch);
-        if (!p) {
-            add_problem(s, t->offset + at, "tensor %.*s: can't be read", (int)t->name.size, t->name.data);
-            return;
-        }
-        for (i = 0; i < n; i++) counts[p[i]]++;
-    }
-    for (v = 0; v < 256; v++)
-        for (k = 0; k < 8; k += 2) codes[(v >> k) & 3] += counts[v];
-    for (k = 0; k < 4; k++) sum->codes[k] += codes[k];
-    if (codes[3])
+    const double n = (double)bni_tensor_count(t);
+    const int one = t->form <= BNI_FORM_TL2;             /* scale for the whole tensor */
+    if (f->codes[3])
         add_problem(s, t->offset, "tensor %.*s: %.0f of %.0f codes are 3, which no writer produces", (int)t->name.size,
-                    t->name.data, (double)codes[3], (double)bni_tensor_count(t));
-    p = bni_source_bytes(&s->model.source, t->offset + size, 4, scratch);
-    scale = p ? bni_load_f32(p) : 0;
-    if (!p || !isfinite(scale) || scale <= 0)
-        add_problem(s, t->offset + size, "tensor %.*s: its scale is %g", (int)t->name.size, t->name.data,
-                    (double)scale);
+                    t->name.data, (double)f->codes[3], n);
+    else if (f->strange)
+        add_problem(s, t->offset, "tensor %.*s: %.0f %s of %s hold what no writer produces", (int)t->name.size,
+                    t->name.data, (double)f->strange, one ? "nibbles" : "bytes", rows_type_name(t->type, t->form));
+    if (one && (f->n_bad || f->low <= 0))
+        add_problem(s, t->offset + t->bytes - BNI_TERNARY_TAIL, "tensor %.*s: its scale is %s", (int)t->name.size,
+                    t->name.data, f->n_bad ? "not finite" : f->low < 0 ? "negative" : "0");
+    else if (f->n_bad)
+        add_problem(s, t->offset, "tensor %.*s: %.0f scales are not finite, the first in row %.0f", (int)t->name.size,
+                    t->name.data, (double)f->n_bad, (double)f->first_bad);
 }
 
-/* Tensors in rows of numbers: all must be finite. row: scratch for a row's bytes, values: for its numbers. */
-static void check_numbers(subject *s, const bni_tensor *t)
+static void check_tensor(subject *s, const bni_tensor *t, const facts *f)
 {
-    const uint64_t row_bytes = bni_row_bytes(t->type, t->ne[0]), n_rows = t->bytes / row_bytes;
-    const int n = (int)t->ne[0];
-    uint8_t *row = (uint8_t *)cli_alloc((size_t)row_bytes);
-    float *values = (float *)cli_alloc(((size_t)n + 255) / 256 * 256 * sizeof *values);
-    uint64_t r, bad = 0, first = 0;
-    int i;
-    for (r = 0; r < n_rows; r++) {
-        const uint8_t *p = bni_source_bytes(&s->model.source, t->offset + r * row_bytes, row_bytes, row);
-        if (!p) {
-            add_problem(s, t->offset + r * row_bytes, "tensor %.*s: can't be read", (int)t->name.size, t->name.data);
-            break;
-        }
-        bni_decode((int)t->type, p, 0, n, values);
-        for (i = 0; i < n; i++)
-            if ((bni_float_bits(values[i]) & 0x7f800000u) == 0x7f800000u && bad++ == 0) first = r;
-    }
-    if (bad)
-        add_problem(s, t->offset + first * row_bytes, "tensor %.*s: %.0f values are not finite, the first in row %.0f",
-                    (int)t->name.size, t->name.data, (double)bad, (double)first);
-    free(row);
-    free(values);
-}
-
-/* Ternary blocks with an f16 scale at their end (TQ1_0, TQ2_0): the scales must be finite, TQ2_0's codes below 3. */
-static void check_blocks(subject *s, const bni_tensor *t, type_sum *sum, uint8_t *scratch)
-{
-    const uint64_t block = t->type == 34 ? 54 : 66, n_blocks = t->bytes / block;
-    uint64_t b, bad_scales = 0, threes = 0, first = 0;
-    unsigned i, k;
-    for (b = 0; b < n_blocks; b++) {
-        const uint8_t *p = bni_source_bytes(&s->model.source, t->offset + b * block, block, scratch);
-        if (!p) {
-            add_problem(s, t->offset + b * block, "tensor %.*s: can't be read", (int)t->name.size, t->name.data);
-            return;
-        }
-        if ((bni_load_u16(p + block - 2) & 0x7c00) == 0x7c00 && bad_scales++ == 0) first = b;
-        if (t->type == 34) continue;
-        for (i = 0; i < 64; i++)
-            for (k = 0; k < 8; k += 2) sum->codes[(p[i] >> k) & 3]++;
-        for (i = 0; i < 64; i++)
-            if (p[i] & (p[i] >> 1) & 0x55) threes++;
-    }
-    if (bad_scales)
-        add_problem(s, t->offset + first * block, "tensor %.*s: %.0f scales are not finite, the first of block %.0f",
-                    (int)t->name.size, t->name.data, (double)bad_scales, (double)first);
-    if (threes)
-        add_problem(s, t->offset, "tensor %.*s: %.0f bytes hold a code 3, which no writer produces", (int)t->name.size,
-                    t->name.data, (double)threes);
+    if (f->kind == ROWS_OPAQUE) s->n_unchecked++;
+    else if (f->unreadable) add_problem(s, t->offset, "tensor %.*s: can't be read", (int)t->name.size, t->name.data);
+    else if (f->kind == ROWS_TERNARY) check_codes(s, t, f);
+    else if (f->n_bad)
+        add_problem(s, t->offset + f->first_bad * bni_row_bytes(t->type, t->ne[0]),
+                    "tensor %.*s: %.0f values are not finite, the first in row %.0f", (int)t->name.size, t->name.data,
+                    (double)f->n_bad, (double)f->first_bad);
 }
 
 /* The whole way: if the library opens it, it is sound in every respect that matters to it. */
@@ -306,29 +377,14 @@ static void check_opening(subject *s, const bitnet_model_desc *plain)
         add_problem(s, err.offset, "%s", err.text[0] ? err.text : bitnet_result_text(result));
 }
 
-static void check(subject *s, const bitnet_model_desc *desc)
+static void check(subject *s)
 {
     const bni_gguf *g = &s->model.gguf;
-    uint8_t *scratch = (uint8_t *)cli_alloc(PIECE);
-    cli_progress progress = {0};
-    uint64_t i, done = 0;
-    int k;
     const int known = s->n_problems;
-    progress.label = "checking";
+    uint64_t i;
     s->checked = 1;
-    for (i = 0; i < g->n_tensors; i++) {
-        const bni_tensor *t = &g->tensors[i];
-        for (k = 0; k < s->n_types - 1 && s->types[k].id != t->type; k++) { }
-        if (t->type == BNI_TYPE_I2_S) check_codes(s, t, &s->types[k], scratch);
-        else if (t->type == 34 || t->type == 35) check_blocks(s, t, &s->types[k], scratch);
-        else if (bni_type_is_decodable(t->type) && t->ne[0] <= INT_MAX / 8) check_numbers(s, t);
-        else s->n_unchecked++;
-        done += tensor_bytes(t);
-        cli_show_progress(&progress, done, g->file_size);
-    }
-    cli_end_progress(&progress);
-    free(scratch);
-    if (!known && (s->info.is_supported || s->vocab_only)) check_opening(s, desc);
+    for (i = 0; i < g->n_tensors; i++) check_tensor(s, &g->tensors[i], &s->facts[i]);
+    if (!known && (s->info.is_supported || s->vocab_only)) check_opening(s, &s->desc);
 }
 
 /* ------------------------------------------------------------------------------------------------ in words */
@@ -407,22 +463,64 @@ static void print_kv(const subject *s)
     }
 }
 
+/* The scales of a ternary tensor, the range of another one's numbers, or why neither is known. */
+static void describe(const facts *f, int form, char text[256])
+{
+    char numbers[64], per[32];
+    if (f->kind == ROWS_OPAQUE || f->unreadable) {
+        snprintf(text, 256, "%s", f->unreadable ? "can't be read" : f->why);
+        return;
+    }
+    if (f->low > f->high) snprintf(numbers, sizeof numbers, "none finite");
+    else if (f->low < f->high) snprintf(numbers, sizeof numbers, "%.6g .. %.6g", (double)f->low, (double)f->high);
+    else snprintf(numbers, sizeof numbers, "%.9g", (double)f->low);
+    if (f->kind == ROWS_NUMBERS) snprintf(text, 256, "values %s", numbers);
+    else if (form <= BNI_FORM_TL2) snprintf(text, 256, "%s", numbers);
+    else {
+        if (form >= BNI_FORM_IQ1_BN) snprintf(per, sizeof per, "row");
+        else snprintf(per, sizeof per, "%.0f", (double)f->group);
+        snprintf(text, 256, "per %s, %s", per, numbers);
+    }
+    if (f->n_bad) {
+        const size_t n = strlen(text);
+        snprintf(text + n, 256 - n, ", %.0f not finite", (double)f->n_bad);
+    }
+}
+
+/* "256 x 1024" */
+static const char *shape_text(const bni_tensor *t, char text[96])
+{
+    int n = 0;
+    uint32_t d;
+    text[0] = 0;
+    for (d = 0; d < t->n_dims; d++)
+        n += snprintf(text + n, 96 - (size_t)n, d ? " x %llu" : "%llu", (unsigned long long)t->ne[d]);
+    return text;
+}
+
+/* Offset and bytes come last, behind the only column with blanks of any number in it. */
 static void print_tensors(const subject *s)
 {
     const bni_gguf *g = &s->model.gguf;
-    uint64_t i;
-    uint32_t d;
-    printf("\nTensors\n  %-40s %-8s %-20s %14s %14s\n", "name", "type", "shape", "offset", "bytes");
+    uint64_t i, widest = 4;
+    for (i = 0; i < g->n_tensors; i++)
+        if (g->tensors[i].name.size > widest) widest = g->tensors[i].name.size;
+    if (widest > 40) widest = 40;
+    printf("\nTensors\n  %-*s %-10s %-16s %6s %7s  %-32s %12s %12s\n", (int)widest, "name", "type", "shape", "bits",
+           "zeros", "scale", "offset", "bytes");
     for (i = 0; i < g->n_tensors; i++) {
         const bni_tensor *t = &g->tensors[i];
-        char shape[96];
-        int n = 0, width;
-        for (d = 0; d < t->n_dims; d++)
-            n += snprintf(shape + n, sizeof shape - (size_t)n, d ? " x %llu" : "%llu", (unsigned long long)t->ne[d]);
+        const facts *f = &s->facts[i];
+        const uint64_t n = bni_tensor_count(t);
+        char shape[96], text[256], zeros[16] = "-";
+        describe(f, t->form, text);
+        if (f->kind == ROWS_TERNARY && !f->unreadable)
+            snprintf(zeros, sizeof zeros, "%.1f %%", 100 * (double)f->codes[1] / (double)n);
         printf("  ");
         show_text(stdout, t->name.data, t->name.size, 0);
-        width = t->name.size < 40 ? 40 - (int)t->name.size : 0;
-        printf("%*s %-8s %-20s %14llu %14llu\n", width, "", bni_type_name(t->type), shape,
+        printf("%*s %-10s %-16s %6.3f %7s  %-32s %12llu %12llu\n",
+               t->name.size < widest ? (int)(widest - t->name.size) : 0, "", rows_type_name(t->type, t->form),
+               shape_text(t, shape), (double)tensor_bytes(t) * 8 / (double)n, zeros, text,
                (unsigned long long)t->offset, (unsigned long long)tensor_bytes(t));
     }
 }
@@ -437,7 +535,7 @@ static void print_types(const subject *s)
         const type_sum *t = &s->types[i];
         const double n = (double)(t->codes[0] + t->codes[1] + t->codes[2] + t->codes[3]);
         char name[32];
-        if (bni_type_find(t->id)) snprintf(name, sizeof name, "%s", bni_type_name(t->id));
+        if (bni_type_find(t->id)) snprintf(name, sizeof name, "%s", rows_type_name(t->id, t->form));
         else snprintf(name, sizeof name, "number %u", (unsigned)t->id);
         printf("  %-16s %8llu %10s %10s %14.3f", name, (unsigned long long)t->n_tensors, cli_count(count, t->n_weights),
                cli_size(size, t->bytes), t->n_weights ? (double)t->bytes * 8 / (double)t->n_weights : 0.0);
@@ -623,7 +721,7 @@ static void json_types(const subject *s)
         const type_sum *t = &s->types[i];
         element(i);
         printf("{\"type\": \"%s\", \"id\": %u, \"ternary\": %s, \"tensors\": %llu, \"weights\": %llu, \"bytes\": %llu",
-               bni_type_name(t->id), (unsigned)t->id, bni_type_is_ternary(t->id) ? "true" : "false",
+               rows_type_name(t->id, t->form), (unsigned)t->id, is_ternary(t->id, t->form) ? "true" : "false",
                (unsigned long long)t->n_tensors, (unsigned long long)t->n_weights, (unsigned long long)t->bytes);
         if (t->codes[0] + t->codes[1] + t->codes[2] + t->codes[3] > 0)
             printf(", \"codes\": [%llu, %llu, %llu, %llu]", (unsigned long long)t->codes[0],
@@ -631,6 +729,20 @@ static void json_types(const subject *s)
         printf("}");
     }
     printf(s->n_types ? "\n  ]" : "]");
+}
+
+/* What reading a tensor found out, as more members of its object. */
+static void json_facts(const facts *f, int one_scale)
+{
+    if (f->kind == ROWS_OPAQUE || f->unreadable) return;
+    if (f->kind == ROWS_TERNARY)
+        printf(", \"codes\": [%llu, %llu, %llu, %llu], \"scale_columns\": %llu", (unsigned long long)f->codes[0],
+               (unsigned long long)f->codes[1], (unsigned long long)f->codes[2], (unsigned long long)f->codes[3],
+               one_scale ? 0ull : (unsigned long long)f->group);
+    printf(f->kind == ROWS_TERNARY ? ", \"scales\": " : ", \"values\": ");
+    if (f->low > f->high) printf("null");
+    else printf("[%.9g, %.9g]", (double)f->low, (double)f->high);
+    printf(", \"not_finite\": %llu", (unsigned long long)f->n_bad);
 }
 
 static void json_tensors(const subject *s)
@@ -645,10 +757,12 @@ static void json_tensors(const subject *s)
         element(i > 0);
         printf("{\"name\": ");
         show_json(stdout, t->name.data, t->name.size);
-        printf(", \"type\": \"%s\", \"id\": %u, \"shape\": [", bni_type_name(t->type), (unsigned)t->type);
+        printf(", \"type\": \"%s\", \"id\": %u, \"shape\": [", rows_type_name(t->type, t->form), (unsigned)t->type);
         for (d = 0; d < t->n_dims; d++) printf(d ? ", %llu" : "%llu", (unsigned long long)t->ne[d]);
-        printf("], \"offset\": %llu, \"bytes\": %llu}", (unsigned long long)t->offset,
-               (unsigned long long)tensor_bytes(t));
+        printf("], \"offset\": %llu, \"bytes\": %llu, \"bits_per_weight\": %.6g", (unsigned long long)t->offset,
+               (unsigned long long)tensor_bytes(t), (double)tensor_bytes(t) * 8 / (double)bni_tensor_count(t));
+        json_facts(&s->facts[i], t->form <= BNI_FORM_TL2);
+        printf("}");
     }
     printf(g->n_tensors ? "\n  ]" : "]");
 }
@@ -766,44 +880,98 @@ static void print_json(const subject *s, int readable, int tensors, int kv)
     printf("\n}\n");
 }
 
+#include "tools/inspect_diff.h"
+
 /* ---------------------------------------------------------------------------------------------------- main */
+
+static const char notes[] =
+    "--tensors shows of ternary tensors the share of zeros, and their scale: one, or the range of those that\n"
+    "each row or so many columns have; of others the range of their values.\n"
+    "--diff compares codes, scales and values tensor by tensor, whatever types they are stored in, what the\n"
+    "metadata say about the network, and the tokenizer; not names, comments or types. Exit status 0: the same\n"
+    "model, 1: different ones, 2: trouble.";
+
+typedef struct arguments {
+    int json, checking, tensors, kv, diff, n_ctx;
+    const char *path[2];
+    const char *b_layout, *b_tiles;  /* of the second file, where they are others */
+    double tolerance;
+    cli_model_args where;
+} arguments;
+
+static bitnet_model_desc describe_model(const arguments *a, const char *path)
+{
+    bitnet_model_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.path = path;
+    desc.n_threads = a->where.n_threads;
+    desc.no_mmap = a->where.no_mmap;
+    desc.i2s_layout = cli_i2s_layout(a->where.i2s_layout);
+    desc.tl_tiles = a->where.tl_tiles;
+    return desc;
+}
+
+static int run_inspect(const arguments *a)
+{
+    static subject s;
+    const bitnet_model_desc desc = describe_model(a, a->path[0]);
+    int readable, output;
+    s.n_threads = a->where.n_threads;
+    readable = open_subject(&s, &desc, a->n_ctx);
+    if (!readable && !a->json) cli_fail_with(s.path, &s.why);
+    if (readable && (a->checking || a->tensors)) look_at_all(&s);
+    if (readable && a->checking) check(&s);
+    if (a->json) print_json(&s, readable, a->tensors, a->kv);
+    else print_words(&s, a->tensors, a->kv);
+    close_subject(&s);
+    output = cli_finish_output();
+    return !readable || (a->checking && s.n_problems) ? CLI_EXIT_FAILED : output;
+}
+
+static int run_diff(const arguments *a)
+{
+    static subject s[2];
+    bitnet_model_desc desc[2];
+    int i, differ;
+    for (i = 0; i < 2; i++) desc[i] = describe_model(a, a->path[i]);
+    if (a->b_layout) desc[1].i2s_layout = cli_i2s_layout(a->b_layout);
+    if (a->b_tiles) desc[1].tl_tiles = a->b_tiles;
+    for (i = 0; i < 2; i++) diff_open(&s[i], &desc[i]);
+    differ = diff_models(&s[0], &s[1], a->tolerance);
+    for (i = 0; i < 2; i++) close_subject(&s[i]);
+    return cli_finish_output() != CLI_EXIT_OK ? DIFF_TROUBLE : differ;
+}
 
 int main(int argc, char **argv)
 {
-    static subject s;
-    int json = 0, checking = 0, tensors = 0, kv = 0, n_ctx = 0, readable, output;
-    cli_model_args where;
-    bitnet_model_desc desc;
+    static arguments a;
     const cli_option options[] = {
-        {"--json", CLI_FLAG, &json, NULL, "as JSON", 0, 0},
-        {"--check", CLI_FLAG, &checking, NULL, "read every byte, open the model, exit 1 on damage", 0, 0},
-        {"--tensors", CLI_FLAG, &tensors, NULL, "list the tensors", 0, 0},
-        {"--kv", CLI_FLAG, &kv, NULL, "list the metadata; long arrays are abbreviated", 0, 0},
-        {"-c --ctx --ctx-size", CLI_INT, &n_ctx, "N", "the context that the memory is counted for (the trained one,\n"
+        {"--json", CLI_FLAG, &a.json, NULL, "as JSON", 0, 0},
+        {"--check", CLI_FLAG, &a.checking, NULL, "read every byte, open the model, exit 1 on damage", 0, 0},
+        {"--tensors", CLI_FLAG, &a.tensors, NULL, "list the tensors, and what is in them", 0, 0},
+        {"--kv", CLI_FLAG, &a.kv, NULL, "list the metadata; long arrays are abbreviated", 0, 0},
+        {"-c --ctx --ctx-size", CLI_INT, &a.n_ctx, "N", "the context that the memory is counted for (the trained one,\n"
          "at most 4096)", 1, 1 << 24},
-        {"-t --threads", CLI_INT, &where.n_threads, "N", "threads that the memory is counted for", 0, 256},
-        {"--i2s-layout", CLI_STRING, &where.i2s_layout, "A|B|C|D", "bit order of I2_S tensors", 0, 0},
-        {"--tl-tiles", CLI_STRING, &where.tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"", 0, 0},
-        {"--no-mmap", CLI_FLAG, &where.no_mmap, NULL, "read the file instead of mapping it", 0, 0},
+        {"-t --threads", CLI_INT, &a.where.n_threads, "N", "threads that the memory is counted for", 0, 256},
+        {"--diff", CLI_FLAG, &a.diff, NULL, "compare two models", 0, 0},
+        {"--tolerance", CLI_REAL, &a.tolerance, "R", "--diff: scales and values are equal if they differ by less than\n"
+         "this share of them (0)", 0, 1},
+        {"--i2s-layout", CLI_STRING, &a.where.i2s_layout, "A|B|C|D", "bit order of I2_S tensors", 0, 0},
+        {"--tl-tiles", CLI_STRING, &a.where.tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"", 0, 0},
+        {"--i2s-layout-2", CLI_STRING, &a.b_layout, "A|B|C|D", "--diff: that of the second model, where it is another",
+         0, 0},
+        {"--tl-tiles-2", CLI_STRING, &a.b_tiles, "BM/BY/bm", "--diff: those of the second model", 0, 0},
+        {"--no-mmap", CLI_FLAG, &a.where.no_mmap, NULL, "read the file instead of mapping it", 0, 0},
     };
-    const cli_program program = {"inspect", "[options] MODEL", "What a model file is, and whether it is whole.", NULL,
-                                 options, CLI_COUNT(options), 1, 1};
-    memset(&where, 0, sizeof where);
-    memset(&desc, 0, sizeof desc);
-    cli_parse(&program, argc, argv, &where.path);
-    desc.path = where.path;
-    desc.n_threads = s.n_threads = where.n_threads;
-    desc.no_mmap = where.no_mmap;
-    desc.i2s_layout = cli_i2s_layout(where.i2s_layout);
-    desc.tl_tiles = where.tl_tiles;
-    readable = open_subject(&s, &desc, n_ctx);
-    if (!readable && !json) cli_fail_with(s.path, &s.why);
-    if (readable && checking) check(&s, &desc);
-    if (json) print_json(&s, readable, tensors, kv);
-    else print_words(&s, tensors, kv);
-    s.model.block_size = 0;                              /* the model was never committed: only its tables are freed */
-    bni_model_release(&s.model);
-    output = cli_finish_output();
-    if (!readable || (checking && s.n_problems)) return CLI_EXIT_FAILED;
-    return output;
+    const cli_program program = {"inspect", "[options] MODEL [--diff MODEL]",
+                                 "What a model file is, and whether it is whole.", notes, options,
+                                 CLI_COUNT(options), 1, 2};
+    const int n = cli_parse(&program, argc, argv, a.path);
+    cli_i2s_layout(a.where.i2s_layout);                  /* exits 2 on a wrong name */
+    cli_i2s_layout(a.b_layout);
+    if (!a.diff && n > 1) cli_usage("unexpected argument '%s'; --diff compares two models", a.path[1]);
+    if (a.diff && n < 2) cli_usage("--diff needs two models");
+    if (a.diff && (a.json || a.checking || a.tensors || a.kv)) cli_usage("--diff stands alone, and speaks in words only");
+    if (!a.diff && (a.b_layout || a.b_tiles || a.tolerance > 0)) cli_usage("an option of --diff, without --diff");
+    return a.diff ? run_diff(&a) : run_inspect(&a);
 }

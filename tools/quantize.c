@@ -3,6 +3,7 @@
        cc -O2 -I. tools/quantize.c -o quantize -lm
        ./quantize model.gguf small.gguf TQ1_0
        ./quantize --token-embedding-type q6_k model.gguf small.gguf I2_S
+       ./quantize --tensor-type ffn_down=TQ1_0 model.gguf mixed.gguf I2_S
        ./quantize --copy model.gguf rewritten.gguf
 
    The matrices of a BitNet model are ternary: codes -1, 0, +1 and scales. Every type stores the same codes; what differs
@@ -43,6 +44,8 @@ typedef struct quantize_args {
     const char *embedding_name, *output_name, *in_layout_name, *out_layout_name, *tl_tiles;
     int copy, force, allow_requantize, allow_loss;
     const storage *type, *embedding, *output;            /* NULL: as it is */
+    cli_strings tensor_types;                            /* NAME=TYPE */
+    const storage *tensor_type[CLI_MAX_STRINGS];         /* what TYPE stands for */
     bitnet_i2s_layout in_layout;
 } quantize_args;
 
@@ -50,14 +53,6 @@ static int same_text(const char *a, const char *b)
 {
     while (*a && tolower((unsigned char)*a) == tolower((unsigned char)*b)) a++, b++;
     return *a == *b;
-}
-
-/* general.file_type, and what llama-quantize takes for TYPE. synth writes 0 where a type has no number of bitnet.cpp's:
-   41 is llama.cpp's for Q2_0; 1024, "guessed", stands for types whose programs have none that we know of. */
-static uint32_t file_type(const storage *type)
-{
-    if (strcmp(type->name, "q2_0") == 0) return 41;
-    return type->file_type == 0 && type->id != BNI_TYPE_F32 ? 1024 : type->file_type;
 }
 
 /* Can it hold ternary matrices? Can it be an embedding, an output matrix? */
@@ -73,7 +68,7 @@ static const storage *choose_type(const char *option, const char *name, int (*fi
     for (i = 0; i < N_STORAGES; i++) {
         const storage *s = &storages[i];
         if (fits(s) && same_text(s->name, name)) return s;
-        if (is_number && fits == is_for_matrices && fits(s) && file_type(s) == (uint32_t)number) return s;
+        if (is_number && fits == is_for_matrices && fits(s) && stored_file_type(s) == (uint32_t)number) return s;
     }
     for (i = 0; i < N_STORAGES; i++) {
         const storage *s = &storages[i];
@@ -82,6 +77,32 @@ static const storage *choose_type(const char *option, const char *name, int (*fi
         cli_append(&known, s->name, strlen(s->name));
     }
     cli_usage("%s '%s': it is one of%s", option, name, known.data);
+}
+
+/* NAME=TYPE, of matrices with NAME in their names. */
+static void choose_tensor_types(quantize_args *a)
+{
+    int i;
+    for (i = 0; i < a->tensor_types.n; i++) {
+        const char *equals = strchr(a->tensor_types.item[i], '=');
+        if (!equals || equals == a->tensor_types.item[i])
+            cli_usage("--tensor-type '%s' is not like ffn_down=TQ1_0", a->tensor_types.item[i]);
+        a->tensor_type[i] = choose_type("--tensor-type", equals + 1, is_for_matrices);
+    }
+}
+
+/* The type of a matrix of that name: the last one given for it, else that of all. */
+static const storage *matrix_type(const quantize_args *a, const char *name)
+{
+    int i;
+    for (i = a->tensor_types.n - 1; i >= 0; i--) {
+        const char *part = a->tensor_types.item[i];
+        const size_t n = strcspn(part, "=");
+        const char *at = name;
+        while (*at && strncmp(at, part, n) != 0) at++;
+        if (*at) return a->tensor_type[i];
+    }
+    return a->type;
 }
 
 /* From names to what they stand for; exits 2 where they make no sense. */
@@ -94,9 +115,11 @@ static void choose(quantize_args *a, int n)
     else if (n >= 3) a->type = choose_type("type", a->path[2], is_for_matrices);
     else if (!a->copy) cli_usage("which type? (--help lists them)");
     if (n >= 4 && !cli_read_int(a->path[3], 0, INT_MAX, &threads)) cli_usage("'%s' is no number of threads", a->path[3]);
-    if (a->copy && (a->embedding_name || a->output_name)) cli_usage("--copy leaves all tensors as they are");
+    if (a->copy && (a->embedding_name || a->output_name || a->tensor_types.n))
+        cli_usage("--copy leaves all tensors as they are");
     if (a->embedding_name) a->embedding = choose_type("--token-embedding-type", a->embedding_name, is_for_heads);
     if (a->output_name) a->output = choose_type("--output-tensor-type", a->output_name, is_for_heads);
+    choose_tensor_types(a);
     if (layout != BITNET_I2S_DEFAULT) {
         if (!a->type || a->type->id != BNI_TYPE_I2_S) cli_usage("--out-layout is for I2_S");
         a->type += (int)layout - (int)BITNET_I2S_A;      /* storages[] has them in this order */
@@ -192,13 +215,14 @@ static void plan_tensor(item *it, const bni_tensor *t, const quantize_args *a)
 {
     const int is_embedding = bni_str_equal(t->name, "token_embd.weight");
     const int is_head = is_embedding || bni_str_equal(t->name, "output.weight");
-    const storage *to = a->copy ? NULL : is_embedding ? a->embedding : is_head ? a->output : a->type;
+    const storage *to = a->copy ? NULL : is_embedding ? a->embedding : is_head ? a->output : NULL;
     size_t k;
     it->from = t;
     for (k = 0; k < t->name.size; k++) {
         const unsigned char c = (unsigned char)t->name.data[k];
         it->name[k] = (char)(c < 32 || c == 127 ? '?' : c);
     }
+    if (!a->copy && !is_head) to = matrix_type(a, it->name);
     it->cols = t->ne[0];
     it->rows = t->ne[1];
     it->bytes = t->bytes ? t->bytes : t->gap;            /* where the size is not known: up to the next tensor */
@@ -560,14 +584,14 @@ static void copy_keys(const quantize_args *a)
         char *key = copy_text(kv->key, "key");
         const uint8_t *value = g->header + kv->offset + 8 + kv->key.size + 4;           /* behind length, key, type */
         if (!a->copy && strcmp(key, "general.file_type") == 0) {
-            gguf_kv_u32(&out, key, file_type(a->type));
+            gguf_kv_u32(&out, key, stored_file_type(a->type));
             has_type = 1;
         } else {
             gguf_kv_raw(&out, key, kv->type, value, (size_t)(kv->value + kv->size - value));
         }
         free(key);
     }
-    if (!has_type) gguf_kv_u32(&out, "general.file_type", file_type(a->type));
+    if (!has_type) gguf_kv_u32(&out, "general.file_type", stored_file_type(a->type));
 }
 
 /* Plans all tensors, and writes the header. */
@@ -598,7 +622,8 @@ static void print_summary(const quantize_args *a, const item *items, const loss 
     uint64_t i, n[3] = {0, 0, 0}, bytes = out.data_size;
     for (i = 0; i < in.gguf.n_tensors; i++) n[items[i].what]++;
     printf("%s: ", a->path[1]);
-    if (n[MATRIX]) printf("%.0f matrices as %s, ", (double)n[MATRIX], a->type->name);
+    if (n[MATRIX]) printf("%.0f matrices as %s%s, ", (double)n[MATRIX], a->type->name,
+                          a->tensor_types.n ? " and others" : "");
     printf("%.0f tensors copied; weights %s, before %s\n", (double)n[COPY], cli_size(after, bytes),
            cli_size(before, in.gguf.file_size - in.gguf.data_start));
     if (!n[MATRIX]) return;
@@ -666,6 +691,8 @@ int main(int argc, char **argv)
     const cli_option options[] = {
         {"--token-embedding-type", CLI_STRING, &a.embedding_name, "T", "type of token_embd.weight", 0, 0},
         {"--output-tensor-type", CLI_STRING, &a.output_name, "T", "type of output.weight", 0, 0},
+        {"--tensor-type", CLI_STRINGS, &a.tensor_types, "NAME=T", "type of the matrices with NAME in their names, like\n"
+         "ffn_down=TQ1_0; of several that fit the last counts", 0, 0},
         {"--allow-requantize", CLI_FLAG, &a.allow_requantize, NULL, "also from Q8_0, Q6_K and Q4_0", 0, 0},
         {"--allow-loss", CLI_FLAG, &a.allow_loss, NULL, "round scales that TYPE can't hold, and tell how much", 0, 0},
         {"--copy", CLI_FLAG, &a.copy, NULL, "change no tensor: TYPE is not needed", 0, 0},

@@ -482,6 +482,13 @@ static uint64_t stored_size(const storage *type, uint64_t n_rows, uint64_t n_col
     return n_rows * n_cols / type->block * type->block_bytes + n_rows * type->row_bytes;
 }
 
+/* general.file_type for other programs, and what llama-quantize takes for TYPE. synth writes 0 where a type has no number of
+   bitnet.cpp's: 41 is llama.cpp's for Q2_0; 1024, "guessed", stands for types whose programs have none that we know of. */
+static inline uint32_t stored_file_type(const storage *type) {
+    if (strcmp(type->name, "q2_0") == 0) return 41;
+    return type->file_type == 0 && type->id != 0 ? 1024 : type->file_type;
+}
+
 /* The storage of that name, or NULL. */
 static inline const storage *find_storage(const char *name) {
     size_t i;
