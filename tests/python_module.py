@@ -125,7 +125,7 @@ def run_copy(code, **environment):
 
 def test_search():
     "the library is found beside the module, or by BITNET_LIBRARY; else an error says how to get it"
-    code = f"import bitnet; print(bitnet.BitNetInference({STORIES!r}).generate({PROMPT!r}, temperature=0, max_tokens=5))"
+    code = f"import bitnet; print(bitnet.BitNetInference({STORIES!r}).generate({PROMPT!r}, max_tokens=5))"
     if not bitnet.ctypes.util.find_library("bitnet"):
         assert "BitNetError: libbitnet.so is not beside bitnet.py" in run_copy(code), run_copy(code)
     assert "nosuch.so is no libbitnet" in run_copy(code, BITNET_LIBRARY="nosuch.so")

@@ -8,8 +8,8 @@
         for piece in model.generate_stream(messages=[{"role": "user", "content": "Hello!"}]):
             print(piece["text"], end="", flush=True)
 
-The library is looked for in the environment variable BITNET_LIBRARY, beside this file, in build/ of the checkout that this
-file lies in, and where the system keeps its libraries.
+The library is looked for in the environment variable BITNET_LIBRARY, beside this file, in build/ of the checkout that
+this file lies in, and where the system keeps its libraries.
 
 Any number of threads may use one model. Their texts are then generated in the same passes over the weights, and each
 gets the very text that it would get alone.
@@ -44,10 +44,10 @@ MAX_STOPS, MAX_STOP_BYTES = 16, 256
 # What the numbers above are called in bitnet.h, for the test.
 C_NAMES = {
     "BITNET_OK": OK, "BITNET_IDLE": IDLE, "BITNET_ERROR_ARGUMENT": ERROR_ARGUMENT, "BITNET_ERROR_FULL": ERROR_FULL,
-    "BITNET_EVENT_TOKEN": EVENT_TOKEN, "BITNET_EVENT_DONE": EVENT_DONE, "BITNET_DONE_ERROR": REASON_ERROR, "BITNET_TOKENIZE_BOS": TOKENIZE_BOS,
-    "BITNET_TOKENIZE_SPECIAL": TOKENIZE_SPECIAL, "BITNET_CHAT_ANSWER": CHAT_ANSWER, "BITNET_MAX_STOPS": MAX_STOPS,
-    "BITNET_MAX_STOP_BYTES": MAX_STOP_BYTES, "BITNET_I2S_A": 1, "BITNET_I2S_B": 2, "BITNET_I2S_C": 3,
-    "BITNET_I2S_D": 4,
+    "BITNET_EVENT_TOKEN": EVENT_TOKEN, "BITNET_EVENT_DONE": EVENT_DONE, "BITNET_DONE_ERROR": REASON_ERROR,
+    "BITNET_TOKENIZE_BOS": TOKENIZE_BOS, "BITNET_TOKENIZE_SPECIAL": TOKENIZE_SPECIAL,
+    "BITNET_CHAT_ANSWER": CHAT_ANSWER, "BITNET_MAX_STOPS": MAX_STOPS, "BITNET_MAX_STOP_BYTES": MAX_STOP_BYTES,
+    "BITNET_I2S_A": 1, "BITNET_I2S_B": 2, "BITNET_I2S_C": 3, "BITNET_I2S_D": 4,
 }
 
 LOG_FN = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
@@ -417,8 +417,8 @@ class BitNetInference:
 
     # An engine takes one call at a time: _busy says that a thread is in one, and _turn guards it and all that follows.
     # A thread that waits for text computes if nobody does, and hands the events to all threads that wait; texts that
-    # nobody waits for rest meanwhile. _wanted counts the threads that want the engine for something else: they go first,
-    # or one that only generates would never let them in.
+    # nobody waits for rest meanwhile. _wanted counts the threads that want the engine for something else: they go
+    # first, or one that only generates would never let them in.
 
     @contextlib.contextmanager
     def _engine_alone(self):
