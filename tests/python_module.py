@@ -451,6 +451,16 @@ def test_verbose():
     assert run_copy(code % ", verbose=True", **library).startswith("bitnet: ")
 
 
+def test_readme():
+    "the example of README.md runs, and prints two texts"
+    with open(os.path.join(ROOT, "README.md")) as f:
+        code = re.search(r"```python\n(.*?)```", f.read(), re.S).group(1)
+    done = subprocess.run([sys.executable, "-B", "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                          env={**os.environ, "PYTHONPATH": os.path.dirname(bitnet.__file__)}, check=True)
+    lines = done.stdout.decode().split("\n", 1)
+    assert len(lines[0]) > 50 and "fox" in lines[1], lines
+
+
 def main():
     counts = {"ok": 0, "not ok": 0, "skip": 0}
     for name, function in list(globals().items()):
