@@ -285,7 +285,7 @@ def test_arguments():
 
 
 def test_closed():
-    "a closed model says so; closing twice is nothing; a stream under way ends"
+    "a closed model says so, to texts under way and to other threads; closing twice is nothing"
     with BitNetInference(STORIES) as model:
         stream = model.generate_stream(PROMPT)
         next(stream)
@@ -293,6 +293,22 @@ def test_closed():
     raises(BitNetError, "closed", say, model)
     asyncio.run(model.close())
     del stream
+    model, ends = BitNetInference(STORIES), []
+
+    def work():
+        try:
+            while True:
+                say(model)
+        except BitNetError as why:
+            ends.append(str(why))
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    asyncio.run(model.close())
+    for thread in threads:
+        thread.join(30)
+    same(ends, ["the model is closed"] * 4)
 
 
 # ------------------------------------------------------------------------------------------- threads and memory

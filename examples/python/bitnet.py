@@ -376,15 +376,14 @@ class BitNetInference:
         None means the default of build/generate for sampling, and for max_tokens 512; below 0: until the model ends or
         the context is full. stop: a string or strings that end the text and are not part of it. seed: the same gives
         the same text; below 0: a random one. Raises BitNetError if the text does not fit the context."""
-        if not self._model:
-            raise BitNetError("the model is closed")
         pairs = _message_list(messages or [])
         plain = bool(pairs) and self._info.chat_template == b"none"
-        if pairs and not plain:
-            tokens = self._tokenize_chat(pairs)
-        else:
-            text = _plain_conversation(pairs) if plain else _bytes(prompt or "", "prompt")
-            tokens = self._tokenize(text, TOKENIZE_BOS | (0 if plain else TOKENIZE_SPECIAL))
+        text = _plain_conversation(pairs) if plain else _bytes(prompt or "", "prompt")
+        with self._engine_alone():                       # or another thread could close the model meanwhile
+            if pairs and not plain:
+                tokens = self._tokenize_chat(pairs)
+            else:
+                tokens = self._tokenize(text, TOKENIZE_BOS | (0 if plain else TOKENIZE_SPECIAL))
         stops = _stop_list(stop) + ([b"\nUser:"] if plain else [])
         max_tokens = int(_number(max_tokens, 512, -2**31, 2**31 - 1, "max_tokens"))
         generation = _make_generation(stops, temperature, top_p, top_k, max_tokens, min_p, repeat_penalty,
