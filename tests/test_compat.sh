@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# test_compat.sh: the programs by the names that llama.cpp's have (make compat), driven as the wrappers around bitnet.cpp
-# drive those: their command lines, what they read from stdout, the files that they expect.
+# test_compat.sh: the programs by the names that llama.cpp's have (make compat), driven as the wrappers around
+# bitnet.cpp drive those: their command lines, what they read from stdout, the files that they expect.
 #
 #     BUILD=build tests/test_compat.sh
 #
@@ -10,7 +10,8 @@
 bin=$build/bin
 built generate bench perplexity quantize embed convert synth make_hf inspect logits tokenize bin/llama-cli
 for twin in cli:generate cli-bitnet:generate bench:bench perplexity:perplexity quantize:quantize embedding:embed; do
-    equal "build/bin/llama-${twin%%:*} is a link to build/${twin#*:}" "$(readlink "$bin/llama-${twin%%:*}")" "../${twin#*:}"
+    link=llama-${twin%%:*}
+    equal "build/bin/$link is a link to build/${twin#*:}" "$(readlink "$bin/$link")" "../${twin#*:}"
 done
 if [ -x "$build/server" ]; then
     holds "build/bin/llama-server is there" test -x "$bin/llama-server"
@@ -37,8 +38,14 @@ equal "... that of generate" "$(tail -c +17 story.txt)" \
 holds "as llama-cli-bitnet" "$bin/llama-cli-bitnet" -m "$stories" -p "Once upon a time" -n 40 -s 7
 "$bin/llama-cli-bitnet" -m "$stories" -p "Once upon a time" -n 40 -s 7 2>/dev/null >out.txt
 holds "... prints the same" cmp out.txt story.txt
-# changes NAME [FLAG...]: these flags are hints, or without effect.
-same_story() { local name=$1; shift; story "$@"; equal "$name: exit 0" $? 0; holds "... the same text" cmp out.txt story.txt; }
+# same_story NAME FLAG...: these flags are hints, or without effect.
+same_story() {
+    local name=$1
+    shift
+    story "$@"
+    equal "$name: exit 0" $? 0
+    holds "... the same text" cmp out.txt story.txt
+}
 same_story "-temp" -temp 0.8
 same_story "-t 8 on few cores" -t 8
 same_story "-c above the training context" -c 100000
@@ -46,7 +53,7 @@ matches "... which is told" "$(cat err.txt)" "-c 100000: the model was trained f
 same_story "-b 2" -b 2
 same_story "-ngl 99" -ngl 99
 same_story "--stream" --stream
-same_story "--simple-io --color --no-warmup --log-disable -fa on -ub 64" --simple-io --color --no-warmup --log-disable -fa on -ub 64
+same_story "--simple-io and others" --simple-io --color --no-warmup --log-disable -fa on -ub 64
 same_story "--mlock --no-mmap" --mlock --no-mmap
 same_story "--color off" --color off
 exits "--color=blue" 2 "'blue' is not on" "$bin/llama-cli" -m "$stories" -p x --color=blue
@@ -55,7 +62,8 @@ equal "--no-display-prompt: the text alone" "$(cat out.txt)" "$(tail -c +17 stor
 printf 'Once upon a time\n' >prompt.txt
 cli -m "$stories" -f prompt.txt -n 40 --seed 7 -e
 holds "-f FILE --seed -e" cmp out.txt story.txt
-cli -m "$stories" -p "Once upon a time" -n 40 -s 7 --top-k 1 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.1 --repeat-last-n 32
+cli -m "$stories" -p "Once upon a time" -n 40 -s 7 --top-k 1 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.1 \
+    --repeat-last-n 32
 equal "--top-k --top-p --min-p --repeat-penalty --repeat-last-n: exit 0" $? 0
 cli -m "$stories" -p "Once upon a time" -n 100 --temp 0 --ignore-eos -r friend --reverse-prompt named
 equal "-r, --reverse-prompt: the text ends before it" "$(grep -c 'named\|friend' out.txt)" 0
@@ -68,7 +76,8 @@ matches "... lists what is accepted without effect" "$(cat out.txt)" "Accepted w
 cli --version
 equal "--version: exit 0" $? 0
 matches "... by this name" "$(cat out.txt)" "^llama-cli .*[0-9]+\.[0-9]+"
-exits "an unknown flag names the nearest" 2 "llama-cli: .*--temperture.*nearest is --temp" "$bin/llama-cli" -m "$stories" --temperture 1
+exits "an unknown flag names the nearest" 2 "llama-cli: .*--temperture.*nearest is --temp" \
+    "$bin/llama-cli" -m "$stories" --temperture 1
 exits "... another" 2 "nearest is --ctx-size" "$bin/llama-cli" -m "$stories" --ctxsize 1
 exits "no such model: exit 1" 1 "nosuch.gguf" "$bin/llama-cli" -m nosuch.gguf -p x
 
@@ -100,8 +109,10 @@ wait $pid 2>/dev/null
 
 # A reader that hangs up ends the program at once.
 start=$SECONDS
-{ timeout 60 "$bin/llama-cli" -m long.gguf -p "Once" --ignore-eos -n -1 --kernels scalar -s 1 <&4 2>err.txt; echo $? >status.txt; } |
-    head -c 20 >/dev/null
+{
+    timeout 60 "$bin/llama-cli" -m long.gguf -p "Once" --ignore-eos -n -1 --kernels scalar -s 1 <&4 2>err.txt
+    echo $? >status.txt
+} | head -c 20 >/dev/null
 equal "a reader that hangs up: exit 0" "$(cat status.txt)" 0
 between "... at once" $((SECONDS - start)) 0 20
 
@@ -135,14 +146,16 @@ matches "pp512 and tg128 where nothing is said" "$(row pp512) $(row tg128)" "pp5
 table -p 16 -n 8 -r 2 -o json
 if [ -n "$python" ]; then
     equal "-o json: an array with llama-bench's names" "$("$python" -c 'import json, sys
-for test in json.load(sys.stdin): print(test["n_prompt"], test["n_gen"], test["avg_ts"] > 0 < test["stddev_ts"], len(test["samples_ts"]))' <out.txt)" \
+for test in json.load(sys.stdin):
+    print(test["n_prompt"], test["n_gen"], test["avg_ts"] > 0 < test["stddev_ts"], len(test["samples_ts"]))' <out.txt)" \
         "16 0 True 2
 0 8 True 2"
 else
     skip "-o json: no python3"
 fi
 exits "an unknown flag" 2 "llama-bench: .*nearest is --repetitions" "$bin/llama-bench" -m "$stories" --repetition 1
-matches "under its own name: the limits, too" "$("$build/bench" -m "$stories" -p 8 -n 0 -r 1 --buffer 8 2>/dev/null)" "of read"
+matches "under its own name: the limits, too" \
+    "$("$build/bench" -m "$stories" -p 8 -n 0 -r 1 --buffer 8 2>/dev/null)" "of read"
 
 # --------------------------------------------------------------------------------------------- llama-perplexity
 for _ in $(seq 40); do echo "Once upon a time there was a fox named Theo, who lived in the village."; done >text.txt
@@ -163,7 +176,8 @@ holds "llama-quantize --token-embedding-type f16 IN OUT I2_S 1 1, over an old fi
 holds "... the same weights, the embedding in f16" "$build/make_hf" --compare want.gguf out.gguf
 holds "--token-embedding-type Q6_K" "$bin/llama-quantize" --token-embedding-type Q6_K i2s.gguf out.gguf I2_S 1 1
 holds "... which llama-cli runs" "$bin/llama-cli" -m out.gguf -p x -n 2
-exits "a type that embeddings don't have: exit 2" 2 "q3_k" "$bin/llama-quantize" --token-embedding-type Q3_K i2s.gguf no.gguf I2_S 1 1
+exits "a type that embeddings don't have: exit 2" 2 "q3_k" \
+    "$bin/llama-quantize" --token-embedding-type Q3_K i2s.gguf no.gguf I2_S 1 1
 exits "quantize by its own name replaces nothing" 1 "force" "$build/quantize" i2s.gguf out.gguf I2_S
 
 # ---------------------------------------------------------------------------------------------- llama-embedding
@@ -179,7 +193,8 @@ embed -m "$stories" -f two-lines.txt --embd-output-format array >out.txt
 holds "... -f FILE, without its last newline" cmp out.txt two.txt
 embed -m "$stories" -p 'A fox had a kite.<sep>A robin.' --embd-separator '<sep>' --embd-output-format array >out.txt
 holds "... --embd-separator" cmp out.txt two.txt
-embed -m "$stories" -p 'A fox had a kite.\nA robin.' --pooling mean -ngl 0 -c 512 -t 1 --kernels scalar --embd-output-format array >out.txt
+embed -m "$stories" -p 'A fox had a kite.\nA robin.' --pooling mean -ngl 0 -c 512 -t 1 --kernels scalar \
+    --embd-output-format array >out.txt
 holds "... one thread, plain kernels: the same digits" cmp out.txt two.txt
 ids=$(printf 'A robin.' | "$build/tokenize" "$stories" --ids | tr ' ' ,)
 if [ -n "$python" ]; then
@@ -200,7 +215,8 @@ exits "... another pooling" 1 "mean" "$bin/llama-embedding" -m "$stories" -p x -
 exits "... another norm" 2 "embd-normalize" "$bin/llama-embedding" -m "$stories" -p x --embd-normalize 1
 exits "... another format" 2 "yaml" "$bin/llama-embedding" -m "$stories" -p x --embd-output-format yaml
 exits "... no text" 2 "one of -p and -f" "$bin/llama-embedding" -m "$stories"
-exits "... a text too long" 1 "text 2 has [0-9]+ tokens.* 256" "$bin/llama-embedding" -m "$stories" -p "$(printf 'x\\n'; printf 'word %.0s' $(seq 400))"
+exits "... a text too long" 1 "text 2 has [0-9]+ tokens.* 256" \
+    "$bin/llama-embedding" -m "$stories" -p "$(printf 'x\\n'; printf 'word %.0s' $(seq 400))"
 exits "... no such model" 1 "nosuch" "$bin/llama-embedding" -m nosuch.gguf -p x
 exits "... no such file" 1 "nosuch" "$bin/llama-embedding" -m "$stories" -f nosuch.txt
 
@@ -248,8 +264,8 @@ cp examples/compat/utils/*.py utils/
 convert() { "$python" -B utils/convert-hf-to-gguf-bitnet.py "$@" >out.txt 2>err.txt </dev/null; }
 holds "copied there: utils/convert-hf-to-gguf-bitnet.py FOLDER --outtype f32" convert models/other --outtype f32
 holds "... then llama-quantize, as bitnet.cpp's own script does it" \
-    build/bin/llama-quantize --token-embedding-type f16 models/other/ggml-model-f32.gguf models/other/two-steps.gguf I2_S 1 1
-holds "... the same weights" "$build/make_hf" --compare ../want.gguf models/other/two-steps.gguf
+    build/bin/llama-quantize --token-embedding-type f16 models/other/ggml-model-f32.gguf two-steps.gguf I2_S 1 1
+holds "... the same weights" "$build/make_hf" --compare ../want.gguf two-steps.gguf
 holds "... --outfile --outtype i2_s --quant-embd --model-name" \
     convert models/other --outfile one.gguf --outtype i2_s --quant-embd --model-name Rhino
 holds "... the same weights" "$build/make_hf" --compare ../want.gguf one.gguf

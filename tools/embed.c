@@ -4,9 +4,9 @@
        ./embed -m model.gguf -p "A text."                                       one number per dimension, in words
        ./embed -m model.gguf -f lines.txt --embd-output-format json             a vector for each line
 
-   A vector is the mean of the model's final hidden states over the text's tokens, or the last one where the file says so,
-   divided by its Euclidean length: the scalar product of two is their cosine. Models that were made for it bring texts of
-   like meaning close to each other; others place them only roughly.
+   A vector is the mean of the model's final hidden states over the text's tokens, or the last one where the file says
+   so, divided by its Euclidean length: the scalar product of two is their cosine. Models that were made for it bring
+   texts of like meaning close to each other; others place them only roughly.
 
    Numbers are printed with as many digits as it takes to read the same floats back. Nothing is printed before all texts
    are done, so that what stands on stdout is whole, or nothing. */
@@ -135,8 +135,9 @@ static void print_all(const embedding *e, const char *format)
     for (i = 0; i < e->n; i++) {
         const float *v = e->vectors + (size_t)i * (size_t)e->info.n_embd;
         if (array) printf(i ? ",[" : "[");
-        else if (json) printf("    {\n      \"object\": \"embedding\",\n      \"index\": %d,\n      \"embedding\": [", i);
+        else if (json) printf("    {\n      \"object\": \"embedding\",\n      \"index\": %d,\n", i);
         else printf("embedding %d: ", i);
+        if (json) printf("      \"embedding\": [");
         print_vector(v, e->info.n_embd, array || json ? "," : " ");
         if (array) printf("]");
         else if (json) printf("]\n    }%s\n", i + 1 < e->n ? "," : "");
@@ -156,9 +157,9 @@ static void parse(arguments *a, int argc, char **argv, const char *name)
         {"-m --model", CLI_STRING, &a->model.path, "FILE", "the model", 0, 0},
         {"-p --prompt", CLI_STRING, &a->prompt, "TEXT", "the text, or texts with a separator between them", 0, 0},
         {"-f --file", CLI_STRING, &a->file, "FILE", "the same from a file; -: from stdin", 0, 0},
-        {"--embd-separator", CLI_STRING, &a->separator, "TEXT", "what stands between texts (\\n); \"\": one text", 0, 0},
-        {"--embd-output-format", CLI_STRING, &a->format, "array|json", "[[...],[...]], or the OpenAI API's answer; without\n"
-         "it, lines for a person", 0, 0},
+        {"--embd-separator", CLI_STRING, &a->separator, "TEXT", "what is between texts (\\n); \"\": one text", 0, 0},
+        {"--embd-output-format", CLI_STRING, &a->format, "array|json",
+         "[[...],[...]], or the OpenAI API's answer; without it, lines\nfor a person", 0, 0},
         {"--embd-normalize", CLI_INT, &a->normalize, "2", "2: Euclidean, the only one there is", 2, 2},
         {"--pooling", CLI_STRING, &a->pooling, "mean|last", "the file's, or an error", 0, 0},
         {"--no-escape", CLI_NO_FLAG, &a->escape, NULL, "take backslashes in -p and --embd-separator as they are", 0, 0},
@@ -166,8 +167,8 @@ static void parse(arguments *a, int argc, char **argv, const char *name)
         {"-c --ctx-size -b --batch-size -ub --ubatch-size -ngl --gpu-layers --n-gpu-layers -tb --threads-batch "
          "-s --seed --numa", CLI_IGNORED_VALUE, NULL, NULL, NULL, 0, 0},
         {"-fa --flash-attn", CLI_IGNORED_SWITCH, NULL, NULL, NULL, 0, 0},
-        {"-e --escape --embedding --embeddings --log-disable -v --verbose --warmup --no-warmup --mmap", CLI_IGNORED, NULL,
-         NULL, NULL, 0, 0},
+        {"-e --escape --embedding --embeddings --log-disable -v --verbose --warmup --no-warmup --mmap", CLI_IGNORED,
+         NULL, NULL, NULL, 0, 0},
     };
     const cli_program program = {
         name, "-m MODEL -p TEXT [options]", "Texts as vectors of Euclidean length 1.",

@@ -40,7 +40,7 @@ def run(command, log):
 def main():
     parser = argparse.ArgumentParser(description="Builds the programs and converts a Hugging Face folder to GGUF.")
     parser.add_argument("--hf-repo", "-hr", help="the model; its folder is MODEL_DIR/NAME, without the owner")
-    parser.add_argument("--model-dir", "-md", default="models", help="where models are, or without -hr the model itself")
+    parser.add_argument("--model-dir", "-md", default="models", help="where models are; without -hr: the model itself")
     parser.add_argument("--log-dir", "-ld", default="logs")
     parser.add_argument("--quant-type", "-q", choices=QUANT_TYPES, default="i2_s")
     parser.add_argument("--quant-embd", action="store_true", help="embeddings in f16; they are always so")
@@ -61,7 +61,8 @@ def main():
         repo = args.hf_repo or "OWNER/NAME"
         sys.exit(f"setup_env.py: {folder} holds no model; this fetches one:\n"
                  f"    huggingface-cli download {repo} --local-dir {folder}")
-    run([root / "build" / "convert", folder, "-o", model, "--outtype", args.quant_type, "--force"], logs / "convert.log")
+    convert = [root / "build" / "convert", folder, "-o", model, "--outtype", args.quant_type, "--force"]
+    run(convert, logs / "convert.log")
     print(f"{model} written")
 
 

@@ -292,8 +292,8 @@ _KERNEL_STRINGS = ("kernels", "layout", "head", "chat_template", "tl_tiles")
 
 
 class BitNetInference:
-    """A model, ready to talk. It keeps as many KV caches as there were texts under way at once. Its memory is given back
-    at the end of a with block, by `await model.close()`, or when nothing refers to it any more."""
+    """A model, ready to talk. It keeps as many KV caches as there were texts under way at once. Its memory is given
+    back at the end of a with block, by `await model.close()`, or when nothing refers to it any more."""
 
     def __init__(self, model_path, quant_type=None, use_pretuned=None, quant_embd=None, n_ctx=None, n_threads=None,
                  n_batch=None, n_gpu_layers=0, main_gpu=0, low_vram=False, use_mmap=True, use_mlock=False,

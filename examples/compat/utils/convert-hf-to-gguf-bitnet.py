@@ -25,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description="A Hugging Face folder of a BitNet model to a GGUF file.")
     parser.add_argument("model", type=Path, help="the folder")
     parser.add_argument("--outfile", type=Path, help="the file to write (MODEL/ggml-model-OUTTYPE.gguf)")
-    parser.add_argument("--outtype", default="f32", help="of the ternary matrices (f32); build/convert --help lists all")
+    parser.add_argument("--outtype", default="f32", help="of the ternary matrices (f32); build/convert --help has all")
     parser.add_argument("--quant-embd", action="store_true", help="embeddings in f16")
     parser.add_argument("--vocab-only", action="store_true", help="only the vocabulary")
     parser.add_argument("--model-name", help="the model's name (the folder's)")
