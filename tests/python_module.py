@@ -364,7 +364,7 @@ def test_fair():
         ended = []
 
         def work():
-            stream = model.generate_stream(PROMPT, max_tokens=3000, temperature=2, seed=1)
+            stream = model.generate_stream(PROMPT, max_tokens=600, temperature=2, seed=1)
             ended.append(sum(1 for _ in stream))
         thread = threading.Thread(target=work)
         thread.start()
@@ -448,7 +448,7 @@ def test_interrupt():
         timer.start()
         started = time.time()
         try:
-            say(model, max_tokens=-1, temperature=2)
+            say(model, max_tokens=-1, temperature=2, seed=1)
             timer.cancel()
             return "the text was at its end before"
         except KeyboardInterrupt:

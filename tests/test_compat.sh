@@ -262,7 +262,8 @@ holds "... the same weights" "$build/make_hf" --compare ../want.gguf models/othe
 mkdir -p utils
 cp examples/compat/utils/*.py utils/
 convert() { "$python" -B utils/convert-hf-to-gguf-bitnet.py "$@" >out.txt 2>err.txt </dev/null; }
-holds "copied there: utils/convert-hf-to-gguf-bitnet.py FOLDER --outtype f32" convert models/other --outtype f32
+: >models/other/ggml-model-f32.gguf
+holds "copied there, over an empty file: utils/convert-hf-to-gguf-bitnet.py FOLDER --outtype f32" convert models/other --outtype f32
 holds "... then llama-quantize, as bitnet.cpp's own script does it" \
     build/bin/llama-quantize --token-embedding-type f16 models/other/ggml-model-f32.gguf two-steps.gguf I2_S 1 1
 holds "... the same weights" "$build/make_hf" --compare ../want.gguf two-steps.gguf
