@@ -38,6 +38,22 @@ $(BUILD)/%: tools/%.c $(HEADERS) $(BUILD)/flags
 $(BUILD)/%: tests/%.c $(HEADERS) $(BUILD)/flags
 	$(COMPILE) -o $@ $< $(LDLIBS)
 
+# The same functions for other languages; examples/python/bitnet.py loads it. Nothing but the public names is exported.
+LIB = $(BUILD)/libbitnet.so
+lib: $(LIB)
+$(LIB): bitnet.h $(BUILD)/flags
+	$(COMPILE) -fPIC -shared -fvisibility=hidden '-DBITNET_API=__attribute__((visibility("default")))' \
+	    -DBITNET_IMPLEMENTATION -o $@ -x c bitnet.h -x none $(LDLIBS)
+
+# The programs by the names that llama.cpp's and bitnet.cpp's have, which they then take after. The server, if it is there.
+TWINS = llama-cli:generate llama-cli-bitnet:generate llama-bench:bench llama-perplexity:perplexity \
+        llama-quantize:quantize llama-embedding:embed \
+        $(if $(filter $(BUILD)/server,$(PROGRAMS)),llama-server:server llama-server-bitnet:server)
+compat:
+	$(MAKE_ALL) $(sort $(foreach twin,$(TWINS),$(BUILD)/$(lastword $(subst :, ,$(twin))))) $(BUILD)/convert
+	@mkdir -p $(BUILD)/bin
+	@for twin in $(TWINS); do ln -sf "../$${twin#*:}" "$(BUILD)/bin/$${twin%%:*}"; done
+
 # Changes only when the command line does, so that CC=clang or another CFLAGS rebuilds everything.
 $(BUILD)/flags: force
 	@mkdir -p $(BUILD)
@@ -102,7 +118,8 @@ tests: $(TESTS) $(HELPERS)
 
 # What any machine with a C compiler can check, in a few minutes. What is missing is skipped, said and counted.
 test:
-	$(MAKE_ALL) programs tests
+	$(MAKE_ALL) programs tests lib
+	$(MAKE_ALL) compat
 	@$(RUN_ENV) sh tests/run.sh $(TESTS) $(SCRIPTS)
 
 # The C tests alone; some call the helpers.
@@ -190,6 +207,8 @@ help:
 	@echo "make run              tell a story; MODEL=file.gguf PROMPT='...' for another model or text"
 	@echo "make chat             talk to the bundled model, or to MODEL=file.gguf"
 	@echo "make model            train the bundled model again from nothing, in hours (AMX=--amx: faster); the result is in build/"
+	@echo "make lib              libbitnet.so for other languages; examples/python/bitnet.py loads it"
+	@echo "make compat           build/bin/llama-cli and its like: the programs by the names that llama.cpp's have"
 	@echo "make test             every test this machine can run in a few minutes"
 	@echo "make test-unit        the C tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
 	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
@@ -209,5 +228,5 @@ help:
 	@echo "Variables: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=thread"
 
 force:
-.PHONY: all run chat model bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
+.PHONY: all lib compat run chat model bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
         test-valgrind test-convert-big test-all fuzz golden size install uninstall clean help force

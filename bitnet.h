@@ -9698,7 +9698,7 @@ static void bni_info_file(const bni_gguf *g, bitnet_model_info *info)
         if (t->n_dims < 2 || t->name.size < 4 || memcmp(t->name.data, "blk.", 4) != 0)
             continue;
         n_matrices++;
-        n_ternary += bni_type_is_ternary(t->type) ? 1 : 0;
+        n_ternary += t->form != BNI_FORM_NONE || bni_type_is_ternary(t->type);
         if (!named) {
             bni_copy_text(info->linear_type, sizeof info->linear_type, bni_type_name(t->type));
             named = 1;

@@ -4,8 +4,8 @@
        ./generate -m model.gguf -p "Once upon a time" -n 100
 
    stdout carries the text and nothing else; everything else is on stderr. stdin is only read when a conversation was
-   asked for (-cnv, -i, -if, -st without -p) or named as a file (-f -). Called by the name llama-cli it also prints the
-   prompt first, as that program does. Exit status: 0 done, also when the reader of stdout hung up; 1 it could not be
+   asked for (-cnv, -i, -if, -st without -p) or named as a file (-f -). Called by a name like llama-cli it also prints
+   the prompt first, as that program does. Exit status: 0 done, also when the reader of stdout hung up; 1 it could not be
    done; 2 wrong usage; 130 interrupted by Ctrl-C. */
 #include "talk.h"
 
@@ -62,7 +62,7 @@ static void parse_arguments(arguments *a, int argc, char **argv, const char *nam
         {"--display-prompt", CLI_FLAG, &a->display_prompt, NULL, "print the prompt first", 0, 0},
         {"--no-display-prompt", CLI_NO_FLAG, &a->display_prompt, NULL,
          "do not (default, unless called as llama-cli)", 0, 0},
-        {"--color --colour -co", CLI_FLAG, &a->color, NULL, "colour the prompt and the user's words", 0, 0},
+        {"--color --colour -co", CLI_SWITCH, &a->color, NULL, "colour the prompt and the user's words", 0, 0},
         {"--logprobs", CLI_INT, &a->logprobs, "K", "each token's log probability and the K best, on stderr", 0,
          BITNET_MAX_LOGPROBS},
         {"-l --logit-bias", CLI_STRINGS, &a->bias_texts, "TOKEN+X",
@@ -290,16 +290,15 @@ int main(int argc, char **argv)
     static arguments a;
     static talk t;
     char called[64];
-    const char *prompt;
+    const char *prompt, *name = "generate";
     size_t size;
     int status, i;
-    const int as_llama = strcmp(cli_basename(argc > 0 ? argv[0] : "", called), "llama-cli") == 0;
 
     a.talk = talk_defaults();
-    a.display_prompt = as_llama;
+    a.display_prompt = cli_called_as_llama(argc, argv, called, &name);
     a.escape = 1;
     a.logprobs = -1;
-    parse_arguments(&a, argc, argv, as_llama ? "llama-cli" : "generate");
+    parse_arguments(&a, argc, argv, name);
     prompt = read_prompt(&a, &size);
     if (a.chat && !a.talk.system && !a.single_turn && prompt) {
         a.talk.system = prompt;                          /* bitnet.cpp's run_inference.py -cnv means this by -p */

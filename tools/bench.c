@@ -8,9 +8,10 @@
        ./bench --matmul                                    the ternary products alone, all kernel sets side by side
        ./bench --matmul -o svg >roofline.svg
 
-   The table is llama-bench's, so that scripts which read that one read this one: ppN evaluates a prompt of N random
-   tokens, tgN generates N tokens one at a time, tgN@bK does so in K sequences at once; each figure is the mean and the
-   standard deviation of -r repetitions after a short warm-up.
+   The table is llama-bench's, so that scripts which read that one read this one; called by that name, it has no further
+   columns, and no limits are measured. ppN evaluates a prompt of N random tokens, tgN generates N tokens one at a time,
+   tgN@bK does so in K sequences at once; each figure is the mean and the standard deviation of -r repetitions after a
+   short warm-up.
 
    Further columns follow it. One-token decode reads every weight once per token, so the memory's bandwidth sets its
    limit; a long prompt is bound by the instruction that multiplies; tokens per second mean little without either.
@@ -275,6 +276,7 @@ static double step_cost(const test *t) { return ratio(median(&t->ns), median(&t-
 typedef struct printer {
     int format;                      /* 'm', 'j', 'c', 's' */
     int show_batch, show_kernels, show_parallel;         /* columns that only appear where they tell something */
+    int plain;                       /* 1: llama-bench's columns alone */
     records records;
     roofline roof;
 } printer;
@@ -301,13 +303,15 @@ static void markdown_header(const printer *p)
 {
     printf("| %-30s | %10s | %10s | %-10s | %7s |", "model", "size", "params", "backend", "threads");
     if (p->show_batch) printf(" %7s |", "n_batch");
-    printf(" %15s | %20s | %9s | %7s | %7s | %7s |", "test", "t/s", "MB/token", "GB/s", "of read", "of peak");
+    printf(" %15s | %20s |", "test", "t/s");
+    if (!p->plain) printf(" %9s | %7s | %7s | %7s |", "MB/token", "GB/s", "of read", "of peak");
     if (p->show_parallel) printf(" %6s |", "step");
     if (p->show_kernels) printf(" %-10s | layout | %-8s |", "kernels", "head");
     printf("\n| %.29s- | %.9s: | %.9s: | %.9s- | %.6s: |", "------------------------------", "----------", "----------",
            "----------", "-------");
     if (p->show_batch) printf(" ------: |");
-    printf(" %.14s: | %.19s: | --------: | ------: | ------: | ------: |", "---------------", "--------------------");
+    printf(" %.14s: | %.19s: |", "---------------", "--------------------");
+    if (!p->plain) printf(" --------: | ------: | ------: | ------: |");
     if (p->show_parallel) printf(" -----: |");
     if (p->show_kernels) printf(" ---------- | ------ | -------- |");
     printf("\n");
@@ -327,8 +331,10 @@ static void markdown_row(const printer *p, const bench *b, const test *t)
     if (t->one_ns.n) snprintf(step, sizeof step, "%.2f x", step_cost(t));
     printf("| %-30s | %10s | %10s | %-10s | %7d |", model, bytes, params, "CPU", t->n_threads);
     if (p->show_batch) printf(" %7d |", b->args->batch);
-    printf(" %15s | %21s | %9.2f | %7.2f | %7s | %7s |", label, speed, t->bytes_per_token * 1e-6, gb_per_s(t),
-           percent(read, read_share(t)), percent(peak, peak_share(b, t)));
+    printf(" %15s | %21s |", label, speed);
+    if (!p->plain)
+        printf(" %9.2f | %7.2f | %7s | %7s |", t->bytes_per_token * 1e-6, gb_per_s(t), percent(read, read_share(t)),
+               percent(peak, peak_share(b, t)));
     if (p->show_parallel) printf(" %6s |", step);
     if (p->show_kernels) printf(" %-10s | %-6s | %-8s |", b->info.kernels, b->info.layout, b->info.head);
     printf("\n");
@@ -421,7 +427,7 @@ static void print_row(printer *p, const bench *b, const test *t)
 /* What ends the output, and the lines below a table; beside the other formats those go to stderr. */
 static void print_end(printer *p, const bench *b, int n_threads)
 {
-    FILE *f = p->format == 'm' ? stdout : stderr;
+    FILE *f = p->format == 'm' && !p->plain ? stdout : stderr;
     records_end(&p->records);
     if (p->format == 's') svg_print(&p->roof, b->limits, n_threads);
     if (p->format == 'm') printf("\nbuild: bitnet.h %s", bitnet_version());
@@ -710,7 +716,7 @@ static void check(arguments *a, const char *model)
     if (!a->batch) a->batch = 256;
     if (!a->reps) a->reps = a->matmul ? 25 : 5;
     if (model && a->models.n < CLI_MAX_STRINGS) a->models.item[a->models.n++] = model;
-    if (a->models.n == 0 && !a->matmul) cli_usage("which model? usage: bench [options] -m MODEL");
+    if (a->models.n == 0 && !a->matmul) cli_usage("which model? usage: %s [options] -m MODEL", cli_name);
     if (a->matmul && (a->models.n || a->gens.n || a->depths.n || a->parallel.n || a->loads || a->batch_given))
         cli_usage("--matmul runs no model: -m, -n, -d, -b, -npl and --loads do not go with it");
     if (strcmp(a->format, "md") != 0 && strcmp(a->format, "json") != 0 && strcmp(a->format, "csv") != 0 &&
@@ -718,7 +724,7 @@ static void check(arguments *a, const char *model)
         cli_usage("-o %s: not md, json, csv or svg", a->format);
 }
 
-static void parse(arguments *a, int argc, char **argv)
+static void parse(arguments *a, int argc, char **argv, const char *name)
 {
     const char *model = NULL;
     const cli_option options[] = {
@@ -752,7 +758,7 @@ static void parse(arguments *a, int argc, char **argv)
         {"-v --verbose --progress", CLI_IGNORED, NULL, NULL, NULL, 0, 0},
     };
     const cli_program program = {
-        "bench", "[options] -m MODEL | --matmul", "How fast a model runs, in llama-bench's table, and as a share of what the "
+        name, "[options] -m MODEL | --matmul", "How fast a model runs, in llama-bench's table, and as a share of what the "
         "machine allows.",
         "MB/token: what a token reads, weights and KV cache. GB/s: that times the median speed. of read: the share of\n"
         "the bandwidth that a plain read reaches in the same run. of peak: the share of the operations a second that\n"
@@ -774,8 +780,11 @@ int main(int argc, char **argv)
     static limits l;
     static printer out;
     static choices c;
+    char called[64];
+    const char *name = "bench";
     int whole, status;
-    parse(&a, argc, argv);
+    out.plain = cli_called_as_llama(argc, argv, called, &name);
+    parse(&a, argc, argv, name);
     make_plan(&a, &p);
     make_variants(&a, &c);
     out.format = out.records.format = a.format[0];
@@ -784,7 +793,7 @@ int main(int argc, char **argv)
     out.show_parallel = a.parallel.n > 0;
     b.args = &a;
     b.limits = &l;
-    l.off = a.no_read;
+    l.off = a.no_read = a.no_read || out.plain;
     cli_catch_interrupts();
     whole = a.matmul ? run_matmul(&b, &a, &p, &c, &out) : run_models(&b, &a, &p, &c, &out);
     print_end(&out, &b, p.threads[0]);

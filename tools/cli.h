@@ -240,6 +240,7 @@ typedef enum cli_kind {
     CLI_HEADING,                     /* not an option: a line of the help text */
     CLI_FLAG,                        /* int *: set to 1 */
     CLI_NO_FLAG,                     /* int *: set to 0 */
+    CLI_SWITCH,                      /* int *: set to 1, or to 0 if off or 0 follows; on, auto or 1 may follow */
     CLI_INT,                         /* int *: from min to max */
     CLI_REAL,                        /* double *: from min to max */
     CLI_U64,                         /* uint64_t *: -1 means all ones */
@@ -450,6 +451,7 @@ CLI_FN void cli_store_option(const cli_option *o, const char *typed, const char 
     switch (o->kind) {
     case CLI_FLAG: *(int *)o->value = 1; break;
     case CLI_NO_FLAG: *(int *)o->value = 0; break;
+    case CLI_SWITCH: *(int *)o->value = !text || (strcmp(text, "off") != 0 && strcmp(text, "0") != 0); break;
     case CLI_STRING: *(const char **)o->value = text; break;
     case CLI_INT:
         if (!cli_read_int(text, (int)o->min, (int)o->max, (int *)o->value))
@@ -502,8 +504,10 @@ CLI_FN int cli_take_option(const cli_program *program, int argc, char **argv, in
     if (cli_has_value(o->kind)) {
         text = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
         if (!text) cli_usage("%s needs a value%s%s", typed, o->argument ? ": " : "", o->argument ? o->argument : "");
-    } else if (o->kind == CLI_IGNORED_SWITCH) {
-        if (!equals && i + 1 < argc && cli_is_switch(argv[i + 1])) i++;
+    } else if (o->kind == CLI_IGNORED_SWITCH || o->kind == CLI_SWITCH) {
+        if (equals) text = equals + 1;
+        else if (i + 1 < argc && cli_is_switch(argv[i + 1])) text = argv[++i];
+        if (text && !cli_is_switch(text)) cli_usage("%.*s: '%s' is not on, off or auto", (int)length, typed, text);
     } else if (equals) {
         cli_usage("%.*s takes no value", (int)length, typed);
     }
@@ -540,6 +544,15 @@ CLI_FN const char *cli_basename(const char *path, char name[64])
     name[n] = 0;
     if (n > 4 && strcmp(name + n - 4, ".exe") == 0) name[n - 4] = 0;
     return name;
+}
+
+/* 1 if the program was called by a name of llama.cpp's, as `make compat` links them: "llama-bench". *name is then that
+   name, kept in called; else it stays what it is. */
+CLI_FN int cli_called_as_llama(int argc, char **argv, char called[64], const char **name)
+{
+    if (argc < 1 || strncmp(cli_basename(argv[0], called), "llama-", 6) != 0) return 0;
+    *name = called;
+    return 1;
 }
 
 /* --------------------------------------------------------------------------------------- text and files */

@@ -337,7 +337,7 @@ static void score_corpus(evaluation *e, const corpus *c, score *s)
 
 /* ---------------------------------------------------------------------------------------------------- main */
 
-static void parse(arguments *a, int argc, char **argv)
+static void parse(arguments *a, int argc, char **argv, const char *name)
 {
     const cli_option options[] = {
         {"-m --model", CLI_STRING, &a->model.path, "FILE", "the model", 0, 0},
@@ -360,14 +360,14 @@ static void parse(arguments *a, int argc, char **argv)
          CLI_IGNORED, NULL, NULL, NULL, 0, 0},
     };
     const cli_program program = {
-        "perplexity", "-m MODEL -f FILE [options]", "How well a model predicts a text: \"Final estimate: PPL = x +/- "
+        name, "-m MODEL -f FILE [options]", "How well a model predicts a text: \"Final estimate: PPL = x +/- "
         "y\" on stdout.",
         "Without --documents as llama.cpp does it: chunks of -c tokens, of which the second half is scored.",
         options, CLI_COUNT(options), 0, 0};
     cli_parse(&program, argc, argv, NULL);
     cli_check_model_args(&a->model);
-    if (!a->model.path) cli_usage("which model? usage: perplexity %s", program.usage);
-    if (!a->file) cli_usage("which text? usage: perplexity %s", program.usage);
+    if (!a->model.path) cli_usage("which model? usage: %s %s", name, program.usage);
+    if (!a->file) cli_usage("which text? usage: %s %s", name, program.usage);
     if (a->n_ctx && a->n_ctx < (a->documents ? 2 : 3))
         cli_usage("-c %d: too short to score a token; at least %d", a->n_ctx, a->documents ? 2 : 3);
 }
@@ -402,13 +402,15 @@ int main(int argc, char **argv)
     score s;
     bitnet_model *model;
     bitnet_model_info info;
-    char *text;
+    char called[64], *text;
+    const char *name = "perplexity";
     size_t size = 0;
     memset(&a, 0, sizeof a);
     memset(&e, 0, sizeof e);
     memset(&c, 0, sizeof c);
     memset(&s, 0, sizeof s);
-    parse(&a, argc, argv);
+    cli_called_as_llama(argc, argv, called, &name);
+    parse(&a, argc, argv, name);
     text = read_text(a.file, &size);
     model = cli_open_model(&a.model, 0);
     bitnet_model_get_info(model, &info);

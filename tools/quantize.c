@@ -688,6 +688,9 @@ static void open_input(const quantize_args *a)
 int main(int argc, char **argv)
 {
     quantize_args a;
+    char called[64];
+    const char *name = "quantize";
+    const int as_llama = cli_called_as_llama(argc, argv, called, &name);
     const cli_option options[] = {
         {"--token-embedding-type", CLI_STRING, &a.embedding_name, "T", "type of token_embd.weight", 0, 0},
         {"--output-tensor-type", CLI_STRING, &a.output_name, "T", "type of output.weight", 0, 0},
@@ -703,10 +706,11 @@ int main(int argc, char **argv)
         {"--leave-output-tensor", CLI_IGNORED, NULL, NULL, NULL, 0, 0},
     };
     const cli_program program = {
-        "quantize", "[options] IN OUT TYPE [threads]",
+        name, "[options] IN OUT TYPE [threads]",
         "Writes a model file with its ternary matrices stored as TYPE, without loss, or not at all.", notes,
         options, CLI_COUNT(options), 2, 5};
     memset(&a, 0, sizeof a);
+    a.force = as_llama;                                  /* that program replaces OUT without being asked */
     choose(&a, cli_parse(&program, argc, argv, a.path));
     check_output(&a);
     open_input(&a);
