@@ -51,7 +51,8 @@
    - Big-endian GGUF files.
 
    FORMATS    general.architecture bitnet-b1.58, bitnet-25, bitnet (1bitLLM) and llama (Llama3-8B-1.58, Falcon3, Falcon-E);
-              matrices I2_S; embedding and output F32, F16, BF16, Q8_0, Q6_K, Q4_0; tokenizers gpt2 (BPE), llama (SPM).
+              matrices I2_S, TL1, TL2, TQ1_0, TQ2_0, Q2_0, PQ2_0, IQ1_BN, IQ2_BN, IQ2_BN_R4, also mixed in one layer;
+              embedding and output F32, F16, BF16, Q8_0, Q6_K, Q4_0; tokenizers gpt2 (BPE), llama (SPM).
    CPUS       x86: the last of these sets that the CPU runs; weights take 2 bits (R16) or 1.6 (T5), see >>formats
                   ssse3       128-bit pmaddubsw                     R16
                   avx2        256-bit pmaddubsw (with F16C)         R16
@@ -241,7 +242,8 @@ typedef struct bitnet_model_desc {
                                         whole process, which then can't set a sigaltstack below about 11 KiB. Where one
                                         is set already, the system refuses, and "auto" takes the next best kernels */
     const char *layout;              /* of the weights in memory: NULL or "auto": the kernels' choice of "r16" (2 bits)
-                                        and "t5" (1.6 bits), repacked copies. "i2_s": used where they lie in the file or
+                                        and "t5" (1.6 bits), repacked copies. "tl1" (2 bits), "tl2" (1.67): the same
+                                        bits from look-up tables, slower. "i2_s": used where they lie in the file or
                                         in data: open at once, no memory of their own, pages shared by all processes
                                         that map the file; a token takes longer */
     const char *head;                /* "two-pass": keeps the output matrix as bytes, too (one per weight), so that a
@@ -264,7 +266,7 @@ typedef struct bitnet_model_info {
     char pre_tokenizer[32];          /* the rule in force, e.g. "llama3" */
     char chat_template[16];          /* the template in force, "none" where there is none */
     char kernels[16];                /* the kernel set in force; empty after a probe */
-    char layout[8];                  /* of the weights in memory: "r16", "t5" or "i2_s"; empty likewise */
+    char layout[8];                  /* of the weights in memory: "r16", "t5", "tl1", "tl2" or "i2_s"; empty likewise */
     char head_type[8];               /* type of the output matrix, e.g. "F16" */
     char head[12];                   /* "full" or "two-pass" (bitnet_model_desc) */
     char linear_type[8];             /* type of the ternary matrices, e.g. "I2_S" */
@@ -2526,10 +2528,10 @@ static bitnet_result bni_gguf_check_sizes(bni_gguf *g, bitnet_error *err)
 
 /* ------------------------------------------------------------------------------------------------------ I2_S */
 
-/* The layouts of weights in memory. The first two are repacked at load; BNI_I2S is the file's own, and a product turns
+/* The layouts of weights in memory. The first four are repacked at load; BNI_I2S is the file's own, and a product turns
    two strips at a time into R16 (bni_ref_gather). */
-enum { BNI_R16 = 0, BNI_T5 = 1, BNI_N_PACKED = 2, BNI_I2S = 2, BNI_N_LAYOUTS = 3 };
-static const char *const bni_layout_names[] = {"r16", "t5", "i2_s"};
+enum { BNI_R16 = 0, BNI_T5 = 1, BNI_TL1 = 2, BNI_TL2 = 3, BNI_N_PACKED = 4, BNI_I2S = 4, BNI_N_LAYOUTS = 5 };
+static const char *const bni_layout_names[] = {"r16", "t5", "tl1", "tl2", "i2_s"};
 
 /* Columns as the kernels count them. */
 BNI_INLINE uint64_t bni_pad_cols(uint64_t n) { return (n + 15) & ~(uint64_t)15; }
@@ -2537,7 +2539,7 @@ BNI_INLINE uint64_t bni_pad_cols(uint64_t n) { return (n + 15) & ~(uint64_t)15; 
 /* Bytes of a strip of n_cols columns. */
 BNI_INLINE uint64_t bni_strip_bytes(int layout, uint64_t n_cols)
 {
-    return layout == BNI_T5 ? (n_cols + 19) / 20 * 64 : (n_cols + 15) / 16 * 64;
+    return layout == BNI_TL2 ? (n_cols + 23) / 24 * 80 : layout == BNI_T5 ? (n_cols + 19) / 20 * 64 : (n_cols + 15) / 16 * 64;
 }
 
 /* One row of codes, n_cols bytes of 0..2, from a whole I2_S tensor of n_cols columns. The slow and general way. */
@@ -2870,13 +2872,55 @@ static void bni_t5_pack_row(uint8_t *strip, int r, const uint8_t *codes, uint64_
     }
 }
 
-/* The code of row r (0..15), column k of a strip: the definition of both layouts, read backwards. */
+/* TL1 and TL2 are made for tables (>>reference): weights stand in groups, pairs or triples, of neighbouring columns, and a
+   nibble is the number of a group's entry in a table. Eight groups of 16 rows are a block:
+
+       byte 16 v + r, v = 0..3    row r: group 2 v in bits 3:0, group 2 v + 1 in bits 7:4
+       byte 64 + 2 g, TL2 only    bit r mod 8 of byte 64 + 2 g + r / 8: row r of group g has the opposite sign
+
+   TL1, 16 columns in 64 bytes: codes a, b are entry 3 a + b. TL2, 24 columns in 80 bytes, 1.67 bits a weight: weights a,
+   b, c (-1, 0, 1) make v = 9 a + 3 b + c; the entry is |v|, 0 to 13, and the sign that of v. Columns that fill up a
+   triple are weights of 0. Row r of a strip from codes [n_cols]. */
+static void bni_tl_pack_row(int layout, uint8_t *strip, int r, const uint8_t *codes, uint64_t n_cols)
+{
+    const uint64_t wide = layout == BNI_TL2 ? 3 : 2, bytes = layout == BNI_TL2 ? 80 : 64;
+    uint64_t k, i, g;
+    for (k = g = 0; k < (n_cols + 8 * wide - 1) / (8 * wide) * 8 * wide; k += wide, g++) {
+        uint8_t *block = strip + g / 8 * bytes, *at = block + g % 8 / 2 * 16 + (unsigned)r;
+        int v = 0;
+        for (i = k; i < k + wide; i++)
+            v = 3 * v + (i < n_cols ? codes[i] : 1);
+        if (layout == BNI_TL2) {
+            uint8_t *sign = block + 64 + g % 8 * 2 + (unsigned)r / 8;
+            *sign = (uint8_t)((*sign & ~(1u << r % 8)) | (unsigned)(v < 13) << r % 8);
+            v = v < 13 ? 13 - v : v - 13;
+        }
+        *at = (uint8_t)(g % 2 ? (*at & 15) | v << 4 : v);
+    }
+}
+
+/* A code of TL1 or TL2, as bni_code. */
+static unsigned bni_tl_code(int layout, const uint8_t *strip, int r, int k)
+{
+    const int wide = layout == BNI_TL2 ? 3 : 2, g = k / wide, in_block = g % 8;
+    const uint8_t *block = strip + g / 8 * (layout == BNI_TL2 ? 80 : 64);
+    int v = block[in_block / 2 * 16 + r] >> (in_block % 2 * 4) & 15, i;
+    if (layout == BNI_TL2)
+        v = block[64 + 2 * in_block + r / 8] >> (r % 8) & 1 ? 13 - v : 13 + v;
+    for (i = k % wide; i < wide - 1; i++)
+        v /= 3;
+    return (unsigned)(v % 3);
+}
+
+/* The code of row r (0..15), column k of a strip: the definition of the layouts, read backwards. */
 BNI_UNUSED static unsigned bni_code(int layout, const uint8_t *strip, int r, int k)
 {
     static const uint8_t power[4] = {1, 3, 9, 27};
     const int per_block = layout == BNI_T5 ? 20 : 16, group = k % per_block / 4;
-    const unsigned byte = strip[(ptrdiff_t)(k / per_block) * 64 + 4 * r + k % 4];
+    const unsigned byte = layout < BNI_TL1 ? strip[(ptrdiff_t)(k / per_block) * 64 + 4 * r + k % 4] : 0;
     const unsigned large = byte >= 192 ? byte - 192 : 0;
+    if (layout >= BNI_TL1)
+        return bni_tl_code(layout, strip, r, k);
     if (layout == BNI_R16)
         return (byte >> (2 * group)) & 3;
     if (group == 4)
@@ -2900,7 +2944,10 @@ static unsigned bni_pack_strip(int layout, uint8_t *strip, uint64_t s, const bni
             for (k = 0; k < t->n_cols; k++)
                 any |= codes[k] & codes[k] >> 1 & 1;
         memset(codes + t->n_cols, 0, 20);
-        (layout == BNI_T5 ? bni_t5_pack_row : bni_r16_pack_row)(strip, r, codes, t->n_cols);
+        if (layout >= BNI_TL1)
+            bni_tl_pack_row(layout, strip, r, codes, t->n_cols);
+        else
+            (layout == BNI_T5 ? bni_t5_pack_row : bni_r16_pack_row)(strip, r, codes, t->n_cols);
     }
     return any;
 }
@@ -3382,6 +3429,86 @@ static void bni_ref_matmul_t5(int32_t *y, int ldy, const uint8_t *w, int n_strip
             y[(ptrdiff_t)t * ldy + row] = sum;
         }
     }
+}
+
+/* The same from TL1 and TL2, by looking up instead of multiplying (T-MAC, Wei et al. 2024; bitnet.cpp's TL1 and TL2). A
+   group of two or three weights has only 9 or 27 values, so what it can contribute to a row is computed once per token,
+   for all rows: a table of 16 entries, of which a row's nibble picks one, and one instruction picks for 16 rows at a
+   time. For activations 5, -3, 7 the table of a pair (5, -3) and of a triple are
+
+       TL1  a b     -1 -1   -1 0   -1 1    0 -1   0 0   0 1    1 -1   1 0   1 1
+            entry     0       1      2      3      4     5      6      7     8
+            value    -2      -5     -8      3      0    -3      8      5     2
+
+       TL2  a b c   0 0 0  0 0 1  0 1 -1  0 1 0  0 1 1  1 -1 -1  1 -1 0  1 -1 1  1 0 -1  1 0 0  1 0 1  1 1 -1  1 1 0  1 1 1
+            entry     0      1      2       3      4       5       6       7       8       9      10      11     12     13
+            value     0      7    -10      -3      4       1       8      15      -2       5      12      -5      2      9
+
+   and the triple -1 1 -1, v = -9 + 3 - 1 = -7, is entry 7 with the opposite sign: -15. A value takes nine or ten bits, so
+   the kernels look up two tables, of its low and of its high byte. Nothing is rounded and no sum leaves its int16: 64
+   groups reach 64 * 3 * 128 = 24,576. bitnet.cpp adds in int16 without such a limit. */
+enum { BNI_LUT_GROUPS = 320, BNI_LUT_RUN = 8 };      /* groups whose tables stand ready; blocks that int16 adds up */
+
+/* Weights of a group's entries, by layout and column; entries that do not occur are 0. */
+static const int16_t bni_lut_weights[2][3][16] = {
+    {{-1, -1, -1, 0, 0, 0, 1, 1, 1}, {-1, 0, 1, -1, 0, 1, -1, 0, 1}, {0}},
+    {{0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {0, 0, 1, 1, 1, -1, -1, -1, 0, 0, 0, 1, 1, 1},
+     {0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1}}
+};
+
+/* Column k of token t of x, as the products have it. */
+BNI_INLINE int bni_lut_x(const int8_t *x, int n_cols, int n_tokens, int t, int k)
+{
+    const int group = t / BNI_ROWS * BNI_ROWS, n = n_tokens - group < BNI_ROWS ? n_tokens - group : BNI_ROWS;
+    return k < n_cols ? x[(ptrdiff_t)group * n_cols + (ptrdiff_t)(k / 4) * 4 * n + (t - group) * 4 + k % 4] : 0;
+}
+
+/* The sum of a token's activations: codes are weights + 1, and the tables know weights. */
+static int32_t bni_lut_sum(const int8_t *x, int n_cols, int n_tokens, int t)
+{
+    int32_t sum = 0;
+    int k;
+    for (k = 0; k < n_cols; k++)
+        sum += bni_lut_x(x, n_cols, n_tokens, t, k);
+    return sum;
+}
+
+static void bni_ref_matmul_lut(int layout, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                               int n_tokens)
+{
+    const int wide = layout == BNI_TL2 ? 3 : 2, n_groups = (n_cols + wide - 1) / wide, bytes = layout == BNI_TL2 ? 80 : 64;
+    const size_t strip_bytes = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols);
+    int t, row, g, i, c;
+    for (t = 0; t < n_tokens; t++) {
+        int32_t *out = y + (ptrdiff_t)t * ldy, table[16];
+        for (row = 0; row < 16 * n_strips; row++)
+            out[row] = bni_lut_sum(x, n_cols, n_tokens, t);
+        for (g = 0; g < n_groups; g++) {
+            for (i = 0; i < 16; i++)
+                for (c = 0, table[i] = 0; c < wide; c++)
+                    table[i] += bni_lut_weights[wide - 2][c][i] * bni_lut_x(x, n_cols, n_tokens, t, g * wide + c);
+            for (row = 0; row < 16 * n_strips; row++) {
+                const uint8_t *block = w + (size_t)(row / 16) * strip_bytes + (size_t)(g / 8 * bytes);
+                const int32_t v = table[block[g % 8 / 2 * 16 + row % 16] >> (g % 2 * 4) & 15];
+                const int opposite = wide == 3 && (block[64 + g % 8 * 2 + row % 16 / 8] >> (row % 8) & 1);
+                out[row] += opposite ? -v : v;
+            }
+        }
+    }
+}
+
+static void bni_ref_matmul_tl1(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n_tokens,
+                               uint8_t *panel)
+{
+    (void)panel;
+    bni_ref_matmul_lut(BNI_TL1, y, ldy, w, n_strips, n_cols, x, n_tokens);
+}
+
+static void bni_ref_matmul_tl2(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n_tokens,
+                               uint8_t *panel)
+{
+    (void)panel;
+    bni_ref_matmul_lut(BNI_TL2, y, ldy, w, n_strips, n_cols, x, n_tokens);
 }
 
 /* ----------------------------------------------------------------------------------------- attention */
@@ -5719,6 +5846,228 @@ static void BNI_FN(bni_gather)(uint8_t *strip, const uint8_t *rows, size_t row_b
 #undef BNI_CLEAN
 #endif
 
+/* ------------------------------------------------------------------------------------------- tables: TL1, TL2 */
+
+#if BNI_WHOLE
+
+/* bni_lut: 16 bytes; on x86 from AVX2 on 32, where two strips lie side by side and share the tables, as pshufb looks up in
+   each half for itself. */
+#if BNI_ISA >= BNI_ISA_NEON
+  #define BNI_LUT_STRIPS 1
+typedef uint8_t BNI_FN(bni_lut) __attribute__((vector_size(16)));
+  #define BNI_LUT_LOAD(p, away) ((bni_lut)BNI_LOADI(p))
+  #define BNI_LUT_ALL(p) ((bni_lut)BNI_LOADI(p))
+  #define BNI_LUT_LOW(a) ((a) & 15)
+  #define BNI_LUT_HIGH(a) ((a) >> 4)
+  #define BNI_LUT_ADD(a, b) ((bni_lut)((bni_lut_words)(a) + (bni_lut_words)(b)))
+  #define BNI_LUT_SUB(a, b) ((bni_lut)((bni_lut_words)(a) - (bni_lut_words)(b)))
+  #define BNI_LUT_SIGN(a, bits) ((bni_lut)(((bni_lut_words)(a) & (bni_lut_words)(bits)) == (bni_lut_words)(bits)))
+  #define BNI_LUT_STORE(p, a) memcpy(p, &(a), sizeof(a))
+  #if BNI_ISA == BNI_ISA_WASM
+    #define BNI_LUT_PICK(t, i) ((bni_lut)wasm_i8x16_swizzle((v128_t)(t), (v128_t)(i)))
+    #define BNI_LUT_ZIP_LOW(a, b) ((bni_lut)wasm_i8x16_shuffle((v128_t)(a), (v128_t)(b), 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23))
+    #define BNI_LUT_ZIP_HIGH(a, b) ((bni_lut)wasm_i8x16_shuffle((v128_t)(a), (v128_t)(b), 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31))
+  #else
+    #define BNI_LUT_PICK(t, i) ((bni_lut)vqtbl1q_u8((uint8x16_t)(t), (uint8x16_t)(i)))
+    #define BNI_LUT_ZIP_LOW(a, b) ((bni_lut)vzip1q_u8((uint8x16_t)(a), (uint8x16_t)(b)))
+    #define BNI_LUT_ZIP_HIGH(a, b) ((bni_lut)vzip2q_u8((uint8x16_t)(a), (uint8x16_t)(b)))
+  #endif
+#else
+  #if BNI_ISA == BNI_ISA_SSSE3
+    #define BNI_LUT_STRIPS 1
+    #define BNI_LUT_MM(name) _mm_##name
+typedef __m128i BNI_FN(bni_lut);
+    #define BNI_LUT_LOAD(p, away) _mm_loadu_si128((const __m128i *)(const void *)(p))
+    #define BNI_LUT_ALL(p) BNI_LUT_LOAD(p, 0)
+    #define BNI_LUT_STORE(p, a) _mm_storeu_si128((__m128i *)(void *)(p), a)
+    #define BNI_LUT_AND(a, b) _mm_and_si128(a, b)
+    #define BNI_LUT_XOR(a, b) _mm_xor_si128(a, b)
+  #else
+    #define BNI_LUT_STRIPS 2
+    #define BNI_LUT_MM(name) _mm256_##name
+typedef __m256i BNI_FN(bni_lut);
+    #define BNI_LUT_HALF(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
+    #define BNI_LUT_LOAD(p, away) _mm256_inserti128_si256(_mm256_castsi128_si256(BNI_LUT_HALF(p)), BNI_LUT_HALF((p) + (away)), 1)
+    #define BNI_LUT_ALL(p) _mm256_broadcastsi128_si256(BNI_LUT_HALF(p))
+    #define BNI_LUT_STORE(p, a) _mm256_storeu_si256((__m256i *)(void *)(p), a)
+    #define BNI_LUT_AND(a, b) _mm256_and_si256(a, b)
+    #define BNI_LUT_XOR(a, b) _mm256_xor_si256(a, b)
+  #endif
+  #define BNI_LUT_LOW(a) BNI_LUT_AND(a, BNI_LUT_MM(set1_epi8)(15))
+  #define BNI_LUT_HIGH(a) BNI_LUT_LOW(BNI_LUT_MM(srli_epi16)(a, 4))
+  #define BNI_LUT_ADD(a, b) BNI_LUT_MM(add_epi16)(a, b)
+  #define BNI_LUT_SUB(a, b) BNI_LUT_MM(sub_epi16)(a, b)
+  #define BNI_LUT_SIGN(a, bits) BNI_LUT_MM(cmpeq_epi16)(BNI_LUT_AND(a, bits), bits)
+  #define BNI_LUT_PICK(t, i) BNI_LUT_MM(shuffle_epi8)(t, i)
+  #define BNI_LUT_ZIP_LOW(a, b) BNI_LUT_MM(unpacklo_epi8)(a, b)
+  #define BNI_LUT_ZIP_HIGH(a, b) BNI_LUT_MM(unpackhi_epi8)(a, b)
+#endif
+#ifndef BNI_LUT_XOR
+  #define BNI_LUT_XOR(a, b) ((a) ^ (b))
+#endif
+#define bni_lut_table BNI_FN(bni_lut_table)
+#define bni_lut_tables BNI_FN(bni_lut_tables)
+#define bni_lut_strips BNI_FN(bni_lut_strips)
+#define bni_lut_matmul BNI_FN(bni_lut_matmul)
+#define bni_lut BNI_FN(bni_lut)
+#define bni_lut_words BNI_FN(bni_lut_words)
+typedef int16_t bni_lut_words __attribute__((vector_size(16)));
+
+/* Which bytes of a block's sign words go to all rows, by group; and the bits of rows 0-7 and 8-15 in them. */
+#define BNI_LUT_8(g) 2 * (g), 2 * (g) + 1, 2 * (g), 2 * (g) + 1, 2 * (g), 2 * (g) + 1, 2 * (g), 2 * (g) + 1
+#define BNI_LUT_16(g) {BNI_LUT_8(g), BNI_LUT_8(g)}
+static const uint8_t BNI_FN(bni_lut_spread)[8][16] = {BNI_LUT_16(0), BNI_LUT_16(1), BNI_LUT_16(2), BNI_LUT_16(3),
+                                                     BNI_LUT_16(4), BNI_LUT_16(5), BNI_LUT_16(6), BNI_LUT_16(7)};
+static const uint8_t BNI_FN(bni_lut_bits)[2][16] = {{1, 0, 2, 0, 4, 0, 8, 0, 16, 0, 32, 0, 64, 0, 128, 0},
+                                                   {0, 1, 0, 2, 0, 4, 0, 8, 0, 16, 0, 32, 0, 64, 0, 128}};
+#undef BNI_LUT_8
+#undef BNI_LUT_16
+
+/* The table of a group with activations x [wide]: 16 low bytes, then 16 high bytes. */
+BNI_VINLINE void bni_lut_table(const int wide, uint8_t *to, const int16_t *x)
+{
+    bni_lut_words half[2];
+    int h, c, i;
+    BNI_UNROLL for (h = 0; h < 2; h++) {
+        half[h] = (bni_lut_words){0};
+        BNI_UNROLL for (c = 0; c < wide; c++) {
+            bni_lut_words w;
+            memcpy(&w, &bni_lut_weights[wide - 2][c][8 * h], sizeof w);
+            half[h] += w * (bni_lut_words){x[c], x[c], x[c], x[c], x[c], x[c], x[c], x[c]};
+        }
+    }
+#if BNI_ISA == BNI_ISA_NEON
+    i = 0;
+    vst1q_u8(to, vuzp1q_u8((uint8x16_t)half[0], (uint8x16_t)half[1]));
+    vst1q_u8(to + 16, vuzp2q_u8((uint8x16_t)half[0], (uint8x16_t)half[1]));
+    (void)i;
+#elif BNI_ISA < BNI_ISA_NEON
+    i = 255;
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_packus_epi16(_mm_and_si128((__m128i)half[0], _mm_set1_epi16((short)i)),
+                                                             _mm_and_si128((__m128i)half[1], _mm_set1_epi16((short)i))));
+    _mm_storeu_si128((__m128i *)(void *)(to + 16), _mm_packus_epi16(_mm_srli_epi16((__m128i)half[0], 8), _mm_srli_epi16((__m128i)half[1], 8)));
+#else
+    for (i = 0; i < 16; i++) {
+        to[i] = (uint8_t)(half[i / 8][i % 8] & 255);
+        to[16 + i] = (uint8_t)(half[i / 8][i % 8] >> 8 & 255);
+    }
+#endif
+}
+
+/* Tables of groups g to g + n - 1 of a token; of the rest of the last block, zeros. */
+BNI_VINLINE void bni_lut_tables(const int wide, uint8_t *to, const int8_t *x, int n_cols, int n_tokens, int t, int g, int n)
+{
+    int i, c;
+    for (i = 0; i < (n + 7) / 8 * 8; i++, to += 32) {
+        int16_t v[3];
+        BNI_UNROLL for (c = 0; c < wide; c++)
+            v[c] = (int16_t)(i < n ? bni_lut_x(x, n_cols, n_tokens, t, (g + i) * wide + c) : 0);
+        bni_lut_table(wide, to, v);
+    }
+}
+
+/* Adds the groups of n_blocks blocks of a strip to y [16], and of another, `away` bytes further, to y_far. */
+BNI_VINLINE void bni_lut_strips(const int wide, int32_t *y, int32_t *y_far, const uint8_t *w, size_t away, int n_blocks,
+                                const uint8_t *tables)
+{
+    const bni_lut bits[2] = {BNI_LUT_ALL(BNI_FN(bni_lut_bits)[0]), BNI_LUT_ALL(BNI_FN(bni_lut_bits)[1])};
+    int32_t sum[2][16] = {{0}, {0}};
+    int b, last, v, h, i;
+    for (b = 0; b < n_blocks;) {
+        bni_lut acc[2] = {BNI_LUT_SUB(bits[0], bits[0]), BNI_LUT_SUB(bits[0], bits[0])};
+        int16_t part[2][8 * BNI_LUT_STRIPS];
+        for (last = b + BNI_LUT_RUN < n_blocks ? b + BNI_LUT_RUN : n_blocks; b < last; b++, w += wide == 3 ? 80 : 64) {
+            const bni_lut signs = wide == 3 ? BNI_LUT_LOAD(w + 64, away) : bits[0];
+            __builtin_prefetch(w + 2048, 0, 3);
+            __builtin_prefetch(w + away + 2048, 0, 3);
+            BNI_UNROLL for (v = 0; v < 4; v++) {
+                const bni_lut two = BNI_LUT_LOAD(w + 16 * v, away);
+                BNI_UNROLL for (h = 0; h < 2; h++, tables += 32) {
+                    const bni_lut entry = h ? BNI_LUT_HIGH(two) : BNI_LUT_LOW(two);
+                    const bni_lut low = BNI_LUT_PICK(BNI_LUT_ALL(tables), entry), high = BNI_LUT_PICK(BNI_LUT_ALL(tables + 16), entry);
+                    bni_lut a = BNI_LUT_ZIP_LOW(low, high), c = BNI_LUT_ZIP_HIGH(low, high);
+                    if (wide == 3) {
+                        const bni_lut word = BNI_LUT_PICK(signs, BNI_LUT_ALL(BNI_FN(bni_lut_spread)[2 * v + h]));
+                        const bni_lut m = BNI_LUT_SIGN(word, bits[0]), n = BNI_LUT_SIGN(word, bits[1]);
+                        a = BNI_LUT_SUB(BNI_LUT_XOR(a, m), m);
+                        c = BNI_LUT_SUB(BNI_LUT_XOR(c, n), n);
+                    }
+                    acc[0] = BNI_LUT_ADD(acc[0], a);
+                    acc[1] = BNI_LUT_ADD(acc[1], c);
+                }
+            }
+        }
+        BNI_LUT_STORE(part[0], acc[0]);
+        BNI_LUT_STORE(part[1], acc[1]);
+        BNI_UNROLL for (h = 0; h < BNI_LUT_STRIPS; h++)
+            for (i = 0; i < 8; i++) {
+                sum[h][i] += part[0][8 * h + i];
+                sum[h][8 + i] += part[1][8 * h + i];
+            }
+    }
+    for (i = 0; i < 16; i++)
+        y[i] += sum[0][i];
+    for (i = 0; i < 16 && BNI_LUT_STRIPS == 2 && y_far; i++)
+        y_far[i] += sum[1][i];
+}
+
+/* Token by token, BNI_LUT_GROUPS groups at a time; strips s and s + n/2 together, of which an odd count sees one twice. */
+BNI_VINLINE void bni_lut_matmul(const int wide, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols,
+                                const int8_t *x, int n_tokens, uint8_t *tables)
+{
+    const size_t strip = (size_t)bni_strip_bytes(wide == 3 ? BNI_TL2 : BNI_TL1, (uint64_t)n_cols);
+    const int second = BNI_LUT_STRIPS == 2 ? n_strips / 2 : 0, n_groups = (n_cols + wide - 1) / wide;
+    int t, g, s, i;
+    for (t = 0; t < n_tokens; t++, y += ldy) {
+        const int32_t sum = bni_lut_sum(x, n_cols, n_tokens, t);
+        for (i = 0; i < 16 * n_strips; i++)
+            y[i] = sum;
+        for (g = 0; g < n_groups; g += BNI_LUT_GROUPS) {
+            const int n = n_groups - g < BNI_LUT_GROUPS ? n_groups - g : BNI_LUT_GROUPS;
+            bni_lut_tables(wide, tables, x, n_cols, n_tokens, t, g, n);
+            for (s = 0; s < n_strips - second; s++)
+                bni_lut_strips(wide, y + 16 * s, s == 0 && n_strips % 2 ? NULL : y + 16 * (s + second),
+                               w + (size_t)s * strip + (size_t)(g / 8 * (wide == 3 ? 80 : 64)), (size_t)second * strip, (n + 7) / 8, tables);
+        }
+    }
+}
+
+static void BNI_FN(bni_matmul_tl1)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                                   int n_tokens, uint8_t *panel)
+{
+    bni_lut_matmul(2, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
+}
+
+static void BNI_FN(bni_matmul_tl2)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
+                                   int n_tokens, uint8_t *panel)
+{
+    bni_lut_matmul(3, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
+}
+
+#undef bni_lut
+#undef bni_lut_words
+#undef bni_lut_table
+#undef bni_lut_tables
+#undef bni_lut_strips
+#undef bni_lut_matmul
+#undef BNI_LUT_STRIPS
+#undef BNI_LUT_MM
+#undef BNI_LUT_HALF
+#undef BNI_LUT_LOAD
+#undef BNI_LUT_ALL
+#undef BNI_LUT_STORE
+#undef BNI_LUT_AND
+#undef BNI_LUT_XOR
+#undef BNI_LUT_LOW
+#undef BNI_LUT_HIGH
+#undef BNI_LUT_ADD
+#undef BNI_LUT_SUB
+#undef BNI_LUT_SIGN
+#undef BNI_LUT_PICK
+#undef BNI_LUT_ZIP_LOW
+#undef BNI_LUT_ZIP_HIGH
+#endif
+
 /* --------------------------------------------------------------------------------- the output matrix's first pass */
 
 #if BNI_WHOLE
@@ -5837,8 +6186,9 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
 #define BNI_STRING(x) BNI_STRING_(x)
 /* A set of this pass, in the order of the struct's members; the functions that base brings are not compiled again. */
 #define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5) \
-    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), {r16, t5}, \
-     {tiles_r16, tiles_t5}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
+    {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), \
+     {r16, t5, BNI_PASTE(bni_matmul_tl1, base), BNI_PASTE(bni_matmul_tl2, base)}, \
+     {tiles_r16, tiles_t5, NULL, NULL}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
      BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base), BNI_PASTE(bni_plane_row, base), \
      BNI_PASTE(bni_gather, base)}
 #if BNI_WHOLE
@@ -6103,7 +6453,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 
 BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
-    {bni_ref_matmul_r16, bni_ref_matmul_t5}, {NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
+    {bni_ref_matmul_r16, bni_ref_matmul_t5, bni_ref_matmul_tl1, bni_ref_matmul_tl2}, {NULL, NULL, NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
     bni_ref_plane_rows, bni_ref_plane_row, bni_ref_gather
 };
 
@@ -8697,7 +9047,7 @@ struct bitnet_model {
     bni_hparams hp;
     bni_tokenizer tokenizer;
     int chat;                        /* index of the chat template, 0: none */
-    int layout;                      /* of the matrices: BNI_R16, BNI_T5 or BNI_I2S */
+    int layout;                      /* of the matrices: BNI_R16, BNI_T5, BNI_TL1, BNI_TL2 or BNI_I2S */
     int group, grouped;              /* columns that share a scale, 0: all; 1: and that makes a difference somewhere */
     const bni_kernels *kernels;
     bni_layer *layers;               /* [n_layer] */
@@ -9341,7 +9691,7 @@ typedef struct bni_repack {
     bni_ternary from;                /* what it is */
     uint8_t *strips;                 /* where the first strip goes */
     uint8_t *codes;                  /* scratch [jobs][n_cols + 20] */
-    int layout;                      /* BNI_R16 or BNI_T5: there is nothing to repack in place */
+    int layout;                      /* not BNI_I2S: there is nothing to repack in place */
     uint32_t n_strips, step;         /* how many, and from one to the next */
     bni_atomic next;                 /* first strip that no job has taken */
     bni_atomic strange;              /* strips with a weight that isn't ternary */
@@ -9873,7 +10223,7 @@ BITNET_API bitnet_result bitnet_model_probe(const bitnet_model_desc *desc, bitne
     m.kernels = bni_kernels_select(NULL, 0, &no_kernels);
     m.layout = m.kernels ? bni_layout_select(desc->layout, m.kernels) : BNI_R16;
     if (m.layout < 0)
-        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16, t5 or i2_s", desc->layout);
+        return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16, t5, tl1, tl2 or i2_s", desc->layout);
     r = bni_model_tables(&m, desc, err);
     if (r == BITNET_OK) {
         bni_info_file(&m.gguf, info);
@@ -9976,7 +10326,7 @@ BITNET_API bitnet_result bitnet_model_open(const bitnet_model_desc *desc, bitnet
     if (!m.kernels)
         r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "kernels %s: %s", desc->kernels ? desc->kernels : "auto", why);
     else if ((m.layout = bni_layout_select(desc->layout, m.kernels)) < 0)
-        r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16, t5 or i2_s", desc->layout);
+        r = bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "layout %s: not auto, r16, t5, tl1, tl2 or i2_s", desc->layout);
     else if (bni_self_check() != 0)
         r = bni_fail(err, BITNET_ERROR_BUILD, 0, "this build breaks IEEE arithmetic (compiler flags?): see >>numbers");
     else
@@ -10170,7 +10520,7 @@ struct bitnet_engine {
 /* ------------------------------------------------------------------------------------------------ geometry */
 
 /* The layout of the strips that products see. */
-BNI_INLINE int bni_strip_layout(const bitnet_model *m) { return m->layout == BNI_T5 ? BNI_T5 : BNI_R16; }
+BNI_INLINE int bni_strip_layout(const bitnet_model *m) { return m->layout == BNI_I2S ? BNI_R16 : m->layout; }
 
 /* The ternary product that the pass uses goes by tiles (AMX): the activations are then in another order. */
 BNI_INLINE int bni_pass_tiled(const bitnet_engine *e)
@@ -13032,7 +13382,7 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with matrices of I2_S, TL1, TL2,
           TQ1_0, TQ2_0, Q2_0, PQ2_0, IQ1_BN, IQ2_BN and IQ2_BN_R4; BPE and SPM tokenizers; chat templates; integer
           attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI and VBMI, and AMX, on the layouts R16 and T5,
-          NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; matrices used in place; an output matrix in two passes;
+          NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; look-up tables on TL1 and TL2; matrices used in place; an output matrix in two passes;
           sessions that advance together, in time slices; sampling, stop strings, log probabilities; saved states. */
 
 #if defined(__clang__)

@@ -213,6 +213,8 @@ while IFS=$tab read -r program label; do
         run "--kernels $kernels --threads 3 --batch 7 --company 7" '*'
         [ "$label" = "make's logits" ] || continue
         run "--kernels $kernels --threads 2 --batch 40 --layout i2_s" '*'
+        run "--kernels $kernels --threads 1 --batch 5 --layout tl1" '*'
+        run "--kernels $kernels --threads 2 --batch 9 --layout tl2" '*'
         case $kernels in                       # and the layout of weights that is not its own
             avx512vbmi|amx) run "--kernels $kernels --threads 2 --batch 40 --layout r16" '*' ;;
             *)              run "--kernels $kernels --threads 2 --batch 40 --layout t5" '*' ;;

@@ -743,7 +743,7 @@ static void parse(arguments *a, int argc, char **argv, const char *name)
         {"--kernels", CLI_STRINGS, &a->kernels, "NAME,...", "kernel sets to test; all: each that this CPU runs\n"
          "(the best; --matmul: all but plain C)", 0, 0},
         {"--list-kernels", CLI_LIST_KERNELS, NULL, NULL, "print the kernel sets this CPU runs, and end", 0, 0},
-        {"--layout", CLI_STRINGS, &a->layouts, "NAME,...", "weights in memory at 2 or 1.6 bits: auto, r16, t5, all", 0, 0},
+        {"--layout", CLI_STRINGS, &a->layouts, "NAME,...", "weights in memory: auto, r16, t5, tl1, tl2, i2_s, all", 0, 0},
         {"--head", CLI_STRINGS, &a->heads, "NAME,...", "output matrix: auto, full, two-pass (half as many bytes), all", 0, 0},
         {"--i2s-layout", CLI_STRING, &a->model.i2s_layout, "A|B|C|D", "bit order of I2_S tensors", 0, 0},
         {"--tl-tiles", CLI_STRING, &a->model.tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"", 0, 0},

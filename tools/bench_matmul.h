@@ -9,7 +9,7 @@
 #ifndef BITNET_BENCH_MATMUL_H
 #define BITNET_BENCH_MATMUL_H
 
-#define MAX_PRODUCTS 32              /* kernel sets times layouts */
+#define MAX_PRODUCTS 64              /* kernel sets times layouts */
 #define PRODUCT_NS 20000000.0        /* a sample takes about this long at most, */
 #define PRODUCT_BYTES (16 << 20)     /* and reads about this much where that takes less */
 #define PRODUCT_READ (64 << 20)      /* bytes of the plain reading beside it */
@@ -86,10 +86,11 @@ static void product_piece(void *user, int index)
 static void product_cut(product_job *j, const matmul_bench *m, int tiled)
 {
     const int group = tiled ? BNI_TILE : BNI_ROWS, groups = (m->n_tokens + group - 1) / group;
-    int most = (int)(BNI_BLOCK_BYTES / (unsigned)m->shape->cols), pairs = m->shape->rows / 32 / (m->l->team.n_threads * 6);
+    const int room = BNI_MAX_CHUNK * BNI_MAX_GROUP / (m->n_tokens < BNI_MAX_GROUP ? m->n_tokens : BNI_MAX_GROUP);
+    int most = (int)(BNI_BLOCK_BYTES / (unsigned)m->shape->cols), pairs = m->shape->rows / 32 / (m->l->team.n_threads * 4);
     most = (most < BNI_BLOCK_ROWS ? most : BNI_BLOCK_ROWS) / group;
     most = most > 0 ? most : 1;
-    pairs = pairs < 4 ? 4 : pairs > BNI_MAX_CHUNK ? BNI_MAX_CHUNK : pairs;
+    pairs = pairs < 2 ? 2 : pairs > room ? room : pairs;
     j->run = groups == 1 ? 2 * pairs : 2;
     j->n_blocks = (groups + most - 1) / most;
     j->block = (groups + j->n_blocks - 1) / j->n_blocks * group;
@@ -298,7 +299,8 @@ static void products_print_layer(matmul_bench *m)
 
 /* -------------------------------------------------------------------------------------------------- all */
 
-/* The sets called names [n_names] with every layout that they have a fast kernel for, or the one that layout names.
+/* The sets called names [n_names] with the layouts that "auto" may choose, or the one that layout names, where they have a
+   kernel of their own for it.
    Exits 2 if nothing is left. */
 static void products_choose(matmul_bench *m, const char *const *names, int n_names, const char *layout)
 {
@@ -308,8 +310,9 @@ static void products_choose(matmul_bench *m, const char *const *names, int n_nam
         const bni_kernels *kernels = bni_kernels_select(names[i], 1, &why);
         if (!kernels) cli_message("without kernels %s: %s", names[i], why);
         for (l = 0; kernels && l < BNI_N_PACKED; l++) {
-            const int wanted = !layout || strcmp(layout, "auto") == 0 || strcmp(layout, bni_layout_names[l]) == 0;
-            const int plain = kernels->matmul[l] == bni_ref_matmul_t5 && kernels->layout != l;
+            const int any = !layout || strcmp(layout, "auto") == 0;
+            const int wanted = any ? l < BNI_TL1 : strcmp(layout, bni_layout_names[l]) == 0;
+            const int plain = kernels->matmul[l] == bni_kernels_scalar.matmul[l] && kernels->layout != l;
             if (!wanted || plain || m->n_products == MAX_PRODUCTS) continue;
             m->products[m->n_products].kernels = kernels;
             m->products[m->n_products++].layout = l;

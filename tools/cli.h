@@ -765,7 +765,7 @@ typedef struct cli_model_args {
     {"-t --threads", CLI_INT, &(a).n_threads, "N", "threads; 0 or less: one per core, at most 16", INT_MIN, INT_MAX}, \
     {"--kernels", CLI_STRING, &(a).kernels, "NAME", "the kernel set to use, never another; auto: the best", 0, 0}, \
     {"--list-kernels", CLI_LIST_KERNELS, NULL, NULL, "print the kernel sets this CPU runs, and end", 0, 0}, \
-    {"--layout", CLI_STRING, &(a).layout, "auto|r16|t5|i2_s", "weights in memory: at 2 or 1.6 bits, or in place, as in\nthe file; auto: what suits the CPU, r16 or t5", 0, 0}, \
+    {"--layout", CLI_STRING, &(a).layout, "auto|r16|t5|tl1|tl2|i2_s", "weights in memory: at 2 or 1.6 bits, for look-up tables\n(tl1, tl2: slower), or in place, as in the file; auto:\nwhat suits the CPU, r16 or t5", 0, 0}, \
     {"--head", CLI_STRING, &(a).head, "auto|full|two-pass", "output matrix: two-pass reads half as much, same tokens", 0, 0}, \
     {"--i2s-layout", CLI_STRING, &(a).i2s_layout, "A|B|C|D", "bit order of I2_S tensors; files do not say it", 0, 0}, \
     {"--tl-tiles", CLI_STRING, &(a).tl_tiles, "BM/BY/bm", "tiles of TL1 and TL2 tensors, or \"generated\"; else\nbitnet.cpp's presets", 0, 0}, \
@@ -848,8 +848,9 @@ CLI_FN void cli_check_model_args(const cli_model_args *args)
     cli_check_chat_template(args->chat_template);
     cli_i2s_layout(args->i2s_layout);
     if (args->layout && strcmp(args->layout, "auto") != 0 && strcmp(args->layout, "r16") != 0 &&
-        strcmp(args->layout, "t5") != 0 && strcmp(args->layout, "i2_s") != 0)
-        cli_usage("--layout: '%s' is not auto, r16, t5 or i2_s", args->layout);
+        strcmp(args->layout, "t5") != 0 && strcmp(args->layout, "tl1") != 0 && strcmp(args->layout, "tl2") != 0 &&
+        strcmp(args->layout, "i2_s") != 0)
+        cli_usage("--layout: '%s' is not auto, r16, t5, tl1, tl2 or i2_s", args->layout);
     if (args->head && strcmp(args->head, "auto") != 0 && strcmp(args->head, "full") != 0 &&
         strcmp(args->head, "two-pass") != 0)
         cli_usage("--head: '%s' is not auto, full or two-pass", args->head);
