@@ -18,7 +18,7 @@ endif
 
 COMPILE  = $(CC) $(CFLAGS) $(CHECKS) $(WARN) $(DEFS) -I.
 HEADERS  = bitnet.h $(wildcard examples/*.h tools/*.h tests/*.h)
-PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))))
+PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))) server)
 TESTS    = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard tests/test_*.c))))
 HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf $(BUILD)/stories $(BUILD)/make_hf
 SCRIPTS  = $(filter-out tests/test_configs.sh,$(wildcard tests/test_*.sh))
@@ -31,6 +31,20 @@ all:
 # Every program is one .c file, compiled alone: cc -O2 -I. tools/synth.c -lpthread -lm
 $(BUILD)/%: examples/%.c $(HEADERS) $(BUILD)/flags
 	$(COMPILE) -o $@ $< $(LDLIBS)
+
+# The server alone has several files, and carries a web page inside.
+SERVER = $(wildcard examples/server/*.h)
+PAGE   = $(addprefix examples/server/,index.html app.css app.js)
+$(BUILD)/server: examples/server/server.c $(SERVER) $(HEADERS) $(BUILD)/page.h $(BUILD)/flags
+	$(COMPILE) -I$(BUILD) -o $@ $< $(LDLIBS)
+
+$(BUILD)/page.h: $(BUILD)/embed $(PAGE)
+	$(BUILD)/embed / 'text/html; charset=utf-8' examples/server/index.html /app.css 'text/css; charset=utf-8' \
+	    examples/server/app.css /app.js 'text/javascript; charset=utf-8' examples/server/app.js > $@.part
+	mv $@.part $@
+
+$(BUILD)/embed: examples/server/embed.c $(BUILD)/flags
+	$(COMPILE) -o $@ $<
 
 $(BUILD)/%: tools/%.c $(HEADERS) $(BUILD)/flags
 	$(COMPILE) -o $@ $< $(LDLIBS)
@@ -53,6 +67,9 @@ run: $(BUILD)/generate
 
 chat: $(BUILD)/chat
 	$(BUILD)/chat -m '$(MODEL)'
+
+serve: $(BUILD)/server
+	$(BUILD)/server -m '$(MODEL)'
 
 # The bundled model again from nothing: 49 million tokens, of which a core of a Xeon learns about 5,000 a second, and with
 # AMX=--amx, where the processor has it, 10,000 (examples/stories.md). Ctrl-C stops it, and `make model` goes on from there.
@@ -183,6 +200,7 @@ help:
 	@echo "make                  build all programs of examples/ and tools/ into build/"
 	@echo "make run              tell a story; MODEL=file.gguf PROMPT='...' for another model or text"
 	@echo "make chat             talk to the bundled model, or to MODEL=file.gguf"
+	@echo "make serve            serve the bundled model, or MODEL=file.gguf, at http://127.0.0.1:8080, with a page to chat"
 	@echo "make model            train the bundled model again from nothing, in hours (AMX=--amx: faster); the result is in build/"
 	@echo "make test             every test this machine can run in a few minutes"
 	@echo "make test-unit        the C tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
@@ -202,5 +220,5 @@ help:
 	@echo "Variables: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=thread"
 
 force:
-.PHONY: all run chat model bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
+.PHONY: all run chat serve model bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
         test-valgrind test-all fuzz golden size install uninstall clean help force
