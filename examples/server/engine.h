@@ -238,7 +238,7 @@ static int generate_choice(engine_thread *e, slot *s, request *r, int i)
 /* The first choice of r is about to start: it waits no longer. */
 static void leave_queue_count(server *s, const request *r)
 {
-    if (r->n_started) return;
+    if (r->n_started || !route_waits(r->route)) return;
     pthread_mutex_lock(&s->lock);
     s->n_waiting--;
     pthread_mutex_unlock(&s->lock);

@@ -232,8 +232,9 @@ static int slot_common_prefix(const slot *s, const prompt *p)
     return i;
 }
 
-/* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares half of the work; else
-   the one that was not used for the longest time, so that other conversations keep theirs. wanted: its id, or -1. */
+/* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares a tenth of the work (as in
+   llama-server); else the one that was not used for the longest time, so that other conversations keep theirs. wanted: its
+   id, or -1. */
 static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
 {
     slot *best = NULL, *oldest = NULL;
@@ -249,7 +250,7 @@ static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
             best = s;
         }
     }
-    return best && most >= p->n / 2 ? best : oldest;
+    return best && most > p->n / 10 ? best : oldest;
 }
 
 /* The slot is free again. What the cache surely holds: all but the token sampled last, which is never evaluated, or as

@@ -323,17 +323,17 @@ static void submit_request(network *net, connection *c, route route, const char 
     pthread_mutex_unlock(&s->lock);
 }
 
-/* What the server thinks of requests in general, at the moment. */
+/* What the server thinks of a request at the moment. */
 typedef struct server_mood { int ready, ending, full; } server_mood;
 
-static server_mood server_look(server *s)
+static server_mood server_look(server *s, route route)
 {
     server_mood mood;
     pthread_mutex_lock(&s->lock);
     mood.ready = s->ready;
     mood.ending = s->ending;
-    mood.full = s->n_waiting >= s->o.queue;
-    if (mood.full) s->n_refused++;
+    mood.full = route_waits(route) && s->n_waiting >= s->o.queue;
+    s->n_refused += (uint64_t)mood.full;
     pthread_mutex_unlock(&s->lock);
     return mood;
 }
@@ -344,7 +344,7 @@ static void handle_request(network *net, connection *c)
     server *s = net->s;
     const char *rest, *allow;
     const route route = find_route(&c->head, &rest, &allow);
-    const server_mood mood = server_look(s);
+    const server_mood mood = server_look(s, route);
     char more[64] = "";
     c->keep = c->head.keep_alive && !mood.ending;
     c->state = READING_HEAD;

@@ -22,6 +22,9 @@ typedef enum route {
     ROUTE_TOKENIZE, ROUTE_DETOKENIZE, ROUTE_TEMPLATE, ROUTE_PROPS, ROUTE_SLOTS, ROUTE_SLOT, ROUTE_METRICS
 } route;
 
+/* 1 for work that may have to wait for a slot; the rest is done as soon as it comes. */
+static int route_waits(route route) { return route >= ROUTE_CHAT && route <= ROUTE_EMBEDDING; }
+
 /* A log probability that waits for its token's text: `start` is where that begins in the choice's text. */
 typedef struct token_logprob {
     int32_t token;
@@ -157,7 +160,7 @@ static void server_submit(server *s, request *r)
     *s->inbox_end = r;
     s->inbox_end = &r->next;
     s->n_open++;
-    s->n_waiting++;
+    s->n_waiting += route_waits(r->route);
     pthread_cond_signal(&s->work);
 }
 

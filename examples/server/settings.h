@@ -68,15 +68,16 @@ static double field_real(body *b, const char *name, double missing, double min, 
 /* A whole number; 5.0 is one, too. */
 static int64_t field_int(body *b, const char *name, int64_t missing, int64_t min, int64_t max)
 {
-    int64_t v;
-    double real;
     const json_node *node = field(b, name);
+    double real = 0;
+    int64_t v = 0;
+    int whole = json_int(&b->d, node, &v);
     if (!node) return missing;
-    if (!json_int(&b->d, node, &v) && json_real(&b->d, node, &real) && real > -1e15 && real < 1e15 && real == floor(real))
+    if (!whole && json_real(&b->d, node, &real) && fabs(real) < 1e15 && real == floor(real)) {
+        whole = 1;
         v = (int64_t)real;
-    else if (!json_int(&b->d, node, &v))
-        v = min > INT64_MIN ? min - 1 : max + 1;
-    if (v >= min && v <= max) return v;
+    }
+    if (whole && v >= min && v <= max) return v;
     refuse(b, "%s: not a whole number from %" PRId64 " to %" PRId64, name, min, max);
     return missing;
 }
@@ -375,7 +376,7 @@ static void read_message(body *b, conversation *c, int index, const json_node *n
     else if (!content || json_is(content, JSON_NULL)) m->content = strcmp(m->role, "assistant") == 0 ? "" : NULL;
     else if (!json_is(content, JSON_ARRAY)) refuse(b, "messages[%d].content: neither text nor a list of parts", index);
     if (!m->content && !json_is(content, JSON_ARRAY)) refuse(b, "messages[%d].content: missing", index);
-    if (json_is(content, JSON_STRING) && strlen(m->content) != content->size)
+    if (m->content && json_is(content, JSON_STRING) && strlen(m->content) != content->size)
         refuse(b, "messages[%d].content: holds a NUL", index);
 }
 

@@ -150,7 +150,7 @@ static void task_metrics(engine_thread *e, buffer *out)
             room += e->s->models[i].n_ctx;
         }
     pthread_mutex_lock(&e->s->lock);
-    waiting = e->s->n_waiting - 1;                       /* without this one */
+    waiting = e->s->n_waiting;
     refused = e->s->n_refused;
     pthread_mutex_unlock(&e->s->lock);
     put_metric(out, "counter", "llamacpp:prompt_tokens_total", "Prompt tokens evaluated.", (double)t->prompt_tokens);
