@@ -14,6 +14,7 @@
 
 #define MAX_MODELS 256
 #define MAX_SLOTS 64
+#define SHARED_PREFIX 8              /* tokens: fewer are evaluated sooner than a conversation is read again */
 
 typedef struct slot {
     int id;
@@ -233,8 +234,8 @@ static int slot_common_prefix(const slot *s, const prompt *p)
 }
 
 /* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares a tenth of the work (as in
-   llama-server); else the one that was not used for the longest time, so that other conversations keep theirs. wanted: its
-   id, or -1. */
+   llama-server) and more than the beginning that any two texts share; else the one that was not used for the longest
+   time, so that other conversations keep theirs. wanted: its id, or -1. */
 static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
 {
     slot *best = NULL, *oldest = NULL;
@@ -250,7 +251,7 @@ static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
             best = s;
         }
     }
-    return best && most > p->n / 10 ? best : oldest;
+    return best && most >= SHARED_PREFIX && most > p->n / 10 ? best : oldest;
 }
 
 /* The slot is free again. What the cache surely holds: all but the token sampled last, which is never evaluated, or as

@@ -371,7 +371,7 @@ static void handle_request(network *net, connection *c)
 /* Looks for a head in what was received; 1: there is one, and the body comes next. */
 static int take_head(connection *c)
 {
-    http_error error;
+    http_error error = {400, ""};
     size_t size;
     while (c->in.size && c->scanned == 0 && (c->in.data[0] == '\r' || c->in.data[0] == '\n')) buffer_consume(&c->in, 1);
     size = http_head_size(c->in.data, c->in.size, &c->scanned);
