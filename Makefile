@@ -162,7 +162,7 @@ fuzz: $(FUZZ:%=$(BUILD)/fuzz/%)
 	    echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $(BUILD)/fuzz/$$target.log) inputs survived"; \
 	done
 
-$(BUILD)/fuzz/%: tests/%.c $(HEADERS)
+$(BUILD)/fuzz/%: tests/%.c $(HEADERS) $(SERVER)
 	@mkdir -p $(BUILD)/fuzz/corpus_$*
 	$(CC) -O1 -I. -o $@.seed $< $(LDLIBS)
 	$@.seed --seed $(BUILD)/fuzz/corpus_$*/sound
