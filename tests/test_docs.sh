@@ -56,11 +56,11 @@ done
 for program in $(grep -o 'build/[a-z_]*' README.md | sort -u); do
     name=${program#build/}
     [ -n "$name" ] || continue
-    if [ -f "examples/$name.c" ] || [ -f "tools/$name.c" ]; then pass; else fail "README.md names $program, which nothing builds"; fi
+    if [ -f "examples/$name.c" ] || [ -f "tools/$name.c" ] || [ -f "examples/$name/$name.c" ]; then pass; else fail "README.md names $program, which nothing builds"; fi
 done
 
 # Every program of the repository is in README.md's table.
-for file in examples/*.c tools/*.c; do
+for file in examples/*.c examples/server/server.c tools/*.c; do
     if grep -q "$file" README.md; then pass; else fail "README.md does not mention $file"; fi
 done
 

@@ -1,7 +1,7 @@
 /* answer.h: what the engine made, as the JSON that OpenAI's and llama-server's clients read.
 
-   Three shapes of one thing: chat (ROUTE_CHAT), text (ROUTE_COMPLETIONS) and llama-server's own (ROUTE_COMPLETION), each
-   whole or as a stream of chunks. */
+   Three shapes of one thing: chat (ROUTE_CHAT), text (ROUTE_COMPLETIONS) and llama-server's own (ROUTE_COMPLETION),
+   each whole or as a stream of chunks. */
 #ifndef SERVER_ANSWER_H
 #define SERVER_ANSWER_H
 
@@ -219,9 +219,9 @@ static void put_settings(buffer *b, const bitnet_generation *how, int n_predict)
     const bitnet_sampling *s = &how->sampling;
     put(b, "{\"seed\":%" PRIu64 ",\"temperature\":%g,\"top_k\":%d,\"top_p\":%g,\"min_p\":%g,\"repeat_last_n\":%d,"
         "\"repeat_penalty\":%g,\"presence_penalty\":%g,\"frequency_penalty\":%g,\"n_predict\":%d,\"ignore_eos\":%s}",
-        s->seed, (double)s->temperature, s->top_k, s->top_p > 0 ? (double)s->top_p : 1.0, (double)s->min_p, s->repeat_last_n,
-        (double)s->repeat_penalty, (double)s->presence_penalty, (double)s->frequency_penalty, n_predict,
-        how->ignore_end ? "true" : "false");
+        s->seed, (double)s->temperature, s->top_k, s->top_p > 0 ? (double)s->top_p : 1.0, (double)s->min_p,
+        s->repeat_last_n, (double)s->repeat_penalty, (double)s->presence_penalty, (double)s->frequency_penalty,
+        n_predict, how->ignore_end ? "true" : "false");
 }
 
 /* What llama-server's answer and its last chunk have beside the text. */
@@ -232,8 +232,8 @@ static void put_native_end(buffer *b, const request *r, const choice *c)
     if (r->return_tokens) put_bytes(b, c->tokens.data, c->tokens.size);
     put(b, "],\"id_slot\":%d,\"stop\":true,\"model\":", c->slot);
     put_cstring(b, r->model->name);
-    put(b, ",\"tokens_predicted\":%d,\"tokens_evaluated\":%d,\"tokens_cached\":%d,\"truncated\":false,\"stop_type\":\"%s\","
-        "\"stopping_word\":\"\",\"generation_settings\":", c->n_generated, r->prompts[0].n,
+    put(b, ",\"tokens_predicted\":%d,\"tokens_evaluated\":%d,\"tokens_cached\":%d,\"truncated\":false,"
+        "\"stop_type\":\"%s\",\"stopping_word\":\"\",\"generation_settings\":", c->n_generated, r->prompts[0].n,
         r->prompts[0].n + (c->n_generated > 0 ? c->n_generated - 1 : 0), types[c->reason]);
     put_settings(b, &r->how, r->has_max_tokens ? r->how.max_tokens : -1);
     put_text(b, ",\"prompt\":");
@@ -259,7 +259,8 @@ static void put_embeddings(buffer *b, const request *r)
     int i;
     put_text(b, native ? "[" : "{\"object\":\"list\",\"data\":[");
     for (i = 0; i < r->n_prompts; i++) {
-        put(b, "%s{%s\"index\":%d,\"embedding\":%s", i ? "," : "", native ? "" : "\"object\":\"embedding\",", i, native ? "[" : "");
+        put(b, "%s{%s\"index\":%d,\"embedding\":%s", i ? "," : "", native ? "" : "\"object\":\"embedding\",", i,
+            native ? "[" : "");
         if (r->base64) put_floats_base64(b, r->choices[i].embedding, n_embd);
         else put_floats(b, r->choices[i].embedding, n_embd);
         put_text(b, native ? "]}" : "}");

@@ -53,7 +53,7 @@ static void stop_choices(request *r)
         slot *s = &m->slots[i];
         if (s->request != r) continue;
         bitnet_cancel(s->session);
-        /* The rows in flight are dropped at the next work item, which a budget of 0 is; DONE may stand behind a TOKEN. */
+        /* The rows in flight are dropped at the next work item, which a budget of 0 is. DONE may follow a TOKEN. */
         do {
             bitnet_step(m->engine, 0);
             while (bitnet_next_event(s->session, &event) && event.type != BITNET_EVENT_DONE)
@@ -171,8 +171,8 @@ static void collect_events(engine_thread *e, hosted *m, slot *s)
 
 /* ------------------------------------------------------------------------------------------------ starting */
 
-/* An embedding, from beginning to end: bitnet_embed does not come in slices. The other slots of the model advance by one token
-   meanwhile. The network thread may cancel it. */
+/* An embedding, from beginning to end: bitnet_embed does not come in slices. The other slots of the model advance by one
+   token meanwhile. The network thread may cancel it. */
 static int embed_choice(engine_thread *e, hosted *m, slot *s, request *r, int i)
 {
     choice *c = &r->choices[i];
@@ -218,7 +218,8 @@ static int generate_choice(engine_thread *e, slot *s, request *r, int i)
     const int keep = r->cache_prompt ? slot_common_prefix(s, p) : 0;
     bitnet_session_rewind(s->session, keep);
     how.sampling.seed += (uint64_t)i;                    /* or all choices were the same */
-    result = bitnet_begin(s->session, p->tokens + keep, p->n - keep, r->has_max_tokens && !how.max_tokens ? NULL : &how);
+    result = bitnet_begin(s->session, p->tokens + keep, p->n - keep,
+                          r->has_max_tokens && !how.max_tokens ? NULL : &how);
     if (result != BITNET_OK) {
         request_fail(e->s, r, 400, "the model refuses these settings: %s", bitnet_result_text(result));
         return 0;
@@ -287,7 +288,8 @@ static void open_request(engine_thread *e, request *r)
     memset(&b, 0, sizeof b);
     if (r->body.size == 0) put_text(&r->body, "{}");     /* GET */
     if (r->body.failed) refuse_memory(&b);
-    else if (!json_parse(&b.d, r->body.data, r->body.size)) refuse(&b, "the body is not JSON: %s at byte %zu", b.d.error, b.d.error_at);
+    else if (!json_parse(&b.d, r->body.data, r->body.size))
+        refuse(&b, "the body is not JSON: %s at byte %zu", b.d.error, b.d.error_at);
     b.root = json_root(&b.d);
     if (!b.status && !json_is(b.root, JSON_OBJECT)) refuse(&b, "the body is not a JSON object");
     name = b.status ? NULL : field_string(&b, "model");
@@ -329,7 +331,8 @@ static void drop_requests(engine_thread *e, request *list, int ending, double no
         stop_choices(r);
         if (!r->n_started) leave_queue_count(e->s, r);
         if (gone) r->status = 499;                       /* for the log, as nginx has it */
-        else request_fail(e->s, r, 503, ending ? "The server is shutting down" : "The request took longer than --request-timeout");
+        else request_fail(e->s, r, 503, "%s", ending ? "The server is shutting down" :
+                          "The request took longer than --request-timeout");
         close_request(e, r);
     }
 }

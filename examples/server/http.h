@@ -84,7 +84,8 @@ static int http_is_token_char(unsigned char c)
 
 static int http_hex(int c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : http_lower(c) >= 'a' && http_lower(c) <= 'f' ? http_lower(c) - 'a' + 10 : -1;
+    if (c >= '0' && c <= '9') return c - '0';
+    return http_lower(c) >= 'a' && http_lower(c) <= 'f' ? http_lower(c) - 'a' + 10 : -1;
 }
 
 /* Copies s [n] with its %XX decoded to out [capacity], NUL-terminated; 0: too long, or an escape is wrong or a NUL. */
@@ -113,7 +114,8 @@ static int http_parse_target(http_head *h, const char *s, size_t n, http_error *
     const char *mark;
     size_t i, path;
     for (i = 0; i < n; i++)
-        if ((unsigned char)s[i] <= 32 || (unsigned char)s[i] >= 127) return http_refuse(e, 400, "a wrong byte in the request's target");
+        if ((unsigned char)s[i] <= 32 || (unsigned char)s[i] >= 127)
+            return http_refuse(e, 400, "a wrong byte in the request's target");
     if (n > 7 && http_is(s, 7, "http://")) {
         for (i = 7; i < n && s[i] != '/'; i++) {}
         s += i;
@@ -122,8 +124,10 @@ static int http_parse_target(http_head *h, const char *s, size_t n, http_error *
     if (n == 1 && s[0] == '*') n = 0;                    /* "OPTIONS *" */
     mark = n ? (const char *)memchr(s, '?', n) : NULL;
     path = mark ? (size_t)(mark - s) : n;
-    if (path >= sizeof h->path || n - path > sizeof h->query) return http_refuse(e, 414, "the request's target is too long");
-    if (!http_decode(s, path, h->path, sizeof h->path)) return http_refuse(e, 400, "a wrong escape in the request's target");
+    if (path >= sizeof h->path || n - path > sizeof h->query)
+        return http_refuse(e, 414, "the request's target is too long");
+    if (!http_decode(s, path, h->path, sizeof h->path))
+        return http_refuse(e, 400, "a wrong escape in the request's target");
     if (path == 0) memcpy(h->path, "/", 2);
     if (mark) memcpy(h->query, mark + 1, n - path - 1);
     return h->path[0] == '/' ? 1 : http_refuse(e, 400, "the request's target does not begin with a slash");
@@ -179,7 +183,8 @@ static int http_parse_field(http_head *h, const char *name, size_t n_name, const
     if (http_is(name, n_name, "content-length")) return http_parse_length(h, value, n, e);
     if (http_is(name, n_name, "host") && ++h->n_hosts > 1) return http_refuse(e, 400, "two Host headers");
     if (http_is(name, n_name, "transfer-encoding")) {
-        if (h->chunked || !http_is(value, n, "chunked")) return http_refuse(e, 501, "a Transfer-Encoding other than chunked");
+        if (h->chunked || !http_is(value, n, "chunked"))
+            return http_refuse(e, 501, "a Transfer-Encoding other than chunked");
         h->chunked = 1;
     }
     if (http_is(name, n_name, "connection")) {
@@ -191,7 +196,8 @@ static int http_parse_field(http_head *h, const char *name, size_t n_name, const
         h->expects_continue = h->minor;
     }
     if (http_is(name, n_name, "x-api-key")) http_parse_key(h, value, n);
-    if (http_is(name, n_name, "authorization") && n > 7 && http_is(value, 7, "bearer ")) http_parse_key(h, value + 7, n - 7);
+    if (http_is(name, n_name, "authorization") && n > 7 && http_is(value, 7, "bearer "))
+        http_parse_key(h, value + 7, n - 7);
     return 1;
 }
 
@@ -203,7 +209,8 @@ static int http_parse_line(http_head *h, const char *s, size_t n, http_error *e)
     for (i = 0; i < name; i++)
         if (!http_is_token_char((unsigned char)s[i])) return http_refuse(e, 400, "a wrong byte in a header's name");
     for (; i < n; i++)
-        if (((unsigned char)s[i] < 32 && s[i] != '\t') || s[i] == 127) return http_refuse(e, 400, "a wrong byte in a header");
+        if (((unsigned char)s[i] < 32 && s[i] != '\t') || s[i] == 127)
+            return http_refuse(e, 400, "a wrong byte in a header");
     for (from = name + 1; from < to && (s[from] == ' ' || s[from] == '\t'); from++) {}
     while (to > from && (s[to - 1] == ' ' || s[to - 1] == '\t')) to--;
     return http_parse_field(h, s, name, s + from, to - from, e);
@@ -225,7 +232,8 @@ static int http_parse_head(http_head *h, const char *data, size_t size, http_err
         first = 0;
     }
     if (first) return http_refuse(e, 400, "no request line");
-    if (h->chunked && (h->has_length || h->minor == 0)) return http_refuse(e, 400, "the body's length is said in two ways");
+    if (h->chunked && (h->has_length || h->minor == 0))
+        return http_refuse(e, 400, "the body's length is said in two ways");
     if (h->minor && h->n_hosts != 1) return http_refuse(e, 400, "no Host header");
     return 1;
 }
@@ -340,9 +348,10 @@ static const char *http_reason(int status)
     return "Error";
 }
 
-/* The head of an answer. size: of its body in bytes; -1: it comes in chunks, or (HTTP/1.0) ends with the connection. more: further
-   headers, whole lines. Any page may read the answers: there are no cookies here that one could abuse. */
-static void http_put_head(buffer *out, int status, const char *type, int64_t size, int minor, int keep_alive, const char *more)
+/* The head of an answer. size: of its body in bytes; -1: it comes in chunks, or (HTTP/1.0) ends with the connection.
+   more: further headers, whole lines. Any page may read the answers: there are no cookies here that one could abuse. */
+static void http_put_head(buffer *out, int status, const char *type, int64_t size, int minor, int keep_alive,
+                          const char *more)
 {
     char date[64];
     const time_t now = time(NULL);

@@ -233,8 +233,8 @@ static int slot_common_prefix(const slot *s, const prompt *p)
     return i;
 }
 
-/* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares a tenth of the work (as in
-   llama-server) and more than the beginning that any two texts share; else the one that was not used for the longest
+/* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares a tenth of the work (as
+   in llama-server) and more than the beginning that any two texts share; else the one that was not used for the longest
    time, so that other conversations keep theirs. wanted: its id, or -1. */
 static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
 {

@@ -121,8 +121,10 @@ static void close_connection(network *net, int i)
 static int evict_connection(network *net)
 {
     int i, oldest = -1;
-    for (i = 0; i < net->n; i++)
-        if (!net->connections[i]->request && (oldest < 0 || net->connections[i]->since < net->connections[oldest]->since)) oldest = i;
+    for (i = 0; i < net->n; i++) {
+        if (net->connections[i]->request) continue;
+        if (oldest < 0 || net->connections[i]->since < net->connections[oldest]->since) oldest = i;
+    }
     if (oldest < 0) return 0;
     close_connection(net, oldest);
     return 1;
@@ -149,7 +151,8 @@ static void accept_connections(network *net)
         }
         set_nonblocking(fd);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);      /* a token is sent when it is there */
-        if (getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        if (getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port,
+                        NI_NUMERICHOST | NI_NUMERICSERV) == 0)
             snprintf(c->peer, sizeof c->peer, "%s:%s", host, port);
         c->fd = fd;
         c->since = cli_seconds();
@@ -198,9 +201,9 @@ static void put_model(buffer *b, const hosted *m)
 {
     put_text(b, "{\"id\":");
     put_cstring(b, m->name);
-    put(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"bitnet.h\",\"meta\":{\"n_vocab\":%d,\"n_ctx_train\":%d,"
-        "\"n_embd\":%d,\"n_params\":%" PRIu64 ",\"size\":%" PRIu64 "}}", (long long)m->changed, m->info.n_vocab,
-        m->info.n_ctx_train, m->info.n_embd, m->info.n_parameters, m->info.file_bytes);
+    put(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"bitnet.h\",\"meta\":{\"n_vocab\":%d,"
+        "\"n_ctx_train\":%d,\"n_embd\":%d,\"n_params\":%" PRIu64 ",\"size\":%" PRIu64 "}}", (long long)m->changed,
+        m->info.n_vocab, m->info.n_ctx_train, m->info.n_embd, m->info.n_parameters, m->info.file_bytes);
 }
 
 /* One model, or with name NULL all of them. */
@@ -226,9 +229,9 @@ static void answer_page(connection *c)
     const page_file *file;
     for (file = page_files; file->path; file++) {
         if (strcmp(file->path, c->head.path) != 0) continue;
-        answer_bytes(c, 200, file->type, file->data, file->size, "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\n"
-                     "Referrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; "
-                     "style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+        answer_bytes(c, 200, file->type, file->data, file->size,
+                     "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+                     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
                      "frame-ancestors 'none'\r\n");
         return;
     }
@@ -259,8 +262,8 @@ static const route_row route_rows[] = {
     {"/slots", ROUTE_SLOTS, 0}, {"/slots/", ROUTE_SLOT, 1}, {"/metrics", ROUTE_METRICS, 0}
 };
 
-/* The route of the head, or NONE with *allow: the methods that the path has, NULL where there is no such path. *rest: what
-   follows a path that ends with a slash. */
+/* The route of the head, or NONE with *allow: the methods that the path has, NULL where there is no such path.
+   *rest: what follows a path that ends with a slash. */
 static route find_route(const http_head *h, const char **rest, const char **allow)
 {
     const char *path = h->path;
@@ -273,7 +276,7 @@ static route find_route(const http_head *h, const char **rest, const char **allo
     for (i = 0; i < sizeof route_rows / sizeof *route_rows; i++) {
         const size_t n = strlen(route_rows[i].path);
         const int open = route_rows[i].path[n - 1] == '/';
-        if (open ? strncmp(path, route_rows[i].path, n) != 0 || !path[n] : strcmp(path, route_rows[i].path) != 0) continue;
+        if (strncmp(path, route_rows[i].path, n) != 0 || open == !path[n]) continue;
         *allow = route_rows[i].post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
         *rest = path + n;
         if (strcmp(h->method, route_rows[i].post ? "POST" : "GET") == 0) return route_rows[i].route;
@@ -351,11 +354,13 @@ static void handle_request(network *net, connection *c)
     c->since = cli_seconds();
     if (allow) snprintf(more, sizeof more, "Allow: %s\r\n", allow);
     if (route == ROUTE_OPTIONS)
-        answer_bytes(c, 204, NULL, "", 0, "Access-Control-Allow-Methods: GET, POST, OPTIONS\r\nAccess-Control-Allow-Headers: "
-                     "Authorization, Content-Type, X-Api-Key, *\r\nAccess-Control-Max-Age: 86400\r\n");
+        answer_bytes(c, 204, NULL, "", 0, "Access-Control-Allow-Methods: GET, POST, OPTIONS\r\n"
+                     "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key, *\r\n"
+                     "Access-Control-Max-Age: 86400\r\n");
     else if (route == ROUTE_HEALTH) answer_health(c, mood.ready);
     else if (route == ROUTE_PAGE && !s->o.no_page) answer_page(c);
-    else if (s->o.api_key && !same_key(c->head.key, s->o.api_key)) answer_error(c, 401, "Invalid API Key", "WWW-Authenticate: Bearer\r\n");
+    else if (s->o.api_key && !same_key(c->head.key, s->o.api_key))
+        answer_error(c, 401, "Invalid API Key", "WWW-Authenticate: Bearer\r\n");
     else if (route == ROUTE_NONE && allow) answer_error(c, 405, "the path is there, but not for this method", more);
     else if (route == ROUTE_NONE || route == ROUTE_PAGE) answer_error(c, 404, "no such path", "");
     else if (route == ROUTE_MODELS || route == ROUTE_MODEL) answer_models(c, s, route == ROUTE_MODEL ? rest : NULL);
@@ -416,7 +421,7 @@ static int take_body(network *net, connection *c)
 /* Goes on with what was received, as far as it reaches. */
 static void advance_connection(network *net, connection *c)
 {
-    while (c->keep && (c->state == READING_HEAD || c->state == READING_BODY) && c->out.size - c->n_sent < MAX_PIPELINED) {
+    while (c->keep && c->state <= READING_BODY && c->out.size - c->n_sent < MAX_PIPELINED) {
         if (c->state == READING_HEAD && !take_head(c)) return;
         if (c->state != READING_BODY || !take_body(net, c)) return;
         handle_request(net, c);
@@ -544,7 +549,8 @@ static void network_turn(network *net, int timeout_ms, int ending)
         pthread_mutex_unlock(&s->lock);
     }
     now = cli_seconds();
-    for (i = n - 1; i >= 0; i--) serve_connection(net, i, fds[i + 2].revents, ending, now);    /* closing moves the last */
+    for (i = n - 1; i >= 0; i--)                         /* backwards: closing one moves the last to its place */
+        serve_connection(net, i, fds[i + 2].revents, ending, now);
     if (fds[1].revents) accept_connections(net);
 }
 

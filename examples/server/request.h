@@ -1,11 +1,11 @@
 /* request.h: a request, and the place where the two threads meet.
 
-   The network thread owns connections, the engine thread owns models and sessions. What passes between them is a request:
-   the network thread makes it and puts it into the inbox; the engine thread takes it out, writes bytes of the answer into
-   r->out, and says when it is done; the network thread carries those bytes to the client. Either side may be done first:
-   a client that hangs up leaves the request `gone`, and then the engine frees it.
+   The network thread owns connections, the engine thread owns models and sessions. What passes between them is a
+   request: the network thread makes it and puts it into the inbox; the engine thread takes it out, writes bytes of the
+   answer into r->out, and says when it is done; the network thread carries those bytes to the client. Either side may be
+   done first: a client that hangs up leaves the request `gone`, and then the engine frees it.
 
-   One lock guards all that both see. It is held for moments, never while computing, so neither thread waits for long. */
+   One lock guards all that both see. It is held for moments, never while computing, so neither thread waits long. */
 #ifndef SERVER_REQUEST_H
 #define SERVER_REQUEST_H
 
@@ -178,12 +178,12 @@ static void request_send(server *s, request *r, buffer *b)
 /* The engine's: r is answered. It may be freed when this returns. */
 static void request_finish(server *s, request *r)
 {
+    const choice *c = r->choices;
     int gone;
     if (r->status)
-        log_line("request", "id=%" PRIu64 " client=%s path=%s status=%d ms=%.0f prompt=%d cached=%d generated=%d%s", r->id, r->peer,
-                 r->path, r->status, 1e3 * (cli_seconds() - r->arrived), r->choices ? r->choices[0].n_prompt : 0,
-                 r->choices ? r->choices[0].n_cached : 0, r->choices ? r->choices[0].n_generated : 0,
-                 r->n_done < r->n_prompts * r->n ? " cut=1" : "");
+        log_line("request", "id=%" PRIu64 " client=%s path=%s status=%d ms=%.0f prompt=%d cached=%d generated=%d", r->id,
+                 r->peer, r->path, r->status, 1e3 * (cli_seconds() - r->arrived), c ? c->n_prompt : 0, c ? c->n_cached : 0,
+                 c ? c->n_generated : 0);
     pthread_mutex_lock(&s->lock);
     gone = r->gone;
     r->done = 1;
@@ -270,7 +270,7 @@ static void request_stream_begin(server *s, request *r)
     r->streaming = 1;
     if (!r->minor) r->keep_alive = 0;                    /* only the connection's end can tell that it is over */
     http_put_head(&b, 200, "text/event-stream", -1, r->minor, r->keep_alive,
-                  "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");     /* the latter: nginx must not collect them */
+                  "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");     /* the latter: or nginx collects them */
     request_send(s, r, &b);
     buffer_free(&b);
 }

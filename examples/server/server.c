@@ -4,9 +4,9 @@
        ./server -m model.gguf
        curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'
 
-   Two threads. The network thread (net.h) reads and writes sockets; the engine thread (engine.h) owns models and computes.
-   Between them go requests (request.h). The way of one request: net.h take_head, take_body, handle_request; engine.h
-   open_request; settings.h read_generation; engine.h start_choices, step_models, on_token, on_done; answer.h.
+   Two threads. The network thread (net.h) reads and writes sockets; the engine thread (engine.h) owns models and
+   computes. Between them go requests (request.h). The way of one request: net.h take_head, take_body, handle_request;
+   engine.h open_request; settings.h read_generation; engine.h start_choices, step_models, on_token, on_done; answer.h.
 
    Exit status: 0 ended by a signal, 1 it could not be done, 2 wrong usage. */
 #include "tools/cli.h"
@@ -60,25 +60,28 @@ static void read_options(server_options *o, int argc, char **argv)
     const char *args[1];
     const cli_option options[] = {
         {NULL, CLI_HEADING, NULL, NULL, "Models", 0, 0},
-        {"-m --model", CLI_STRINGS, &o->models, "FILE", "a model, a GGUF file; several times: several models, each loaded\n"
-         "when a request names it", 0, 0},
+        {"-m --model", CLI_STRINGS, &o->models, "FILE", "a model, a GGUF file; several times: several models,\n"
+         "each loaded when a request names it", 0, 0},
         {"--models-dir", CLI_STRING, &o->models_dir, "FOLDER", "offer every model of a folder, likewise", 0, 0},
         {"-a --alias", CLI_STRING, &o->alias, "NAME", "what clients call the model (default: the file's name)", 0, 0},
-        {"--idle-unload", CLI_INT, &o->idle_unload, "S", "give a model's memory back after S seconds without a request", 0, INT_MAX},
+        {"--idle-unload", CLI_INT, &o->idle_unload, "S", "give a model's memory back after S seconds without a request",
+         0, INT_MAX},
         CLI_MODEL_OPTIONS(o->model)
         {"--chat-template", CLI_STRING, &o->model.chat_template, "NAME", "use this template, not the file's", 0, 0},
         {NULL, CLI_HEADING, NULL, NULL, "Work", 0, 0},
-        {"-np --parallel", CLI_INT, &o->n_parallel, "N", "slots: texts generated at a time, in one pass (default 4)", 1, MAX_SLOTS},
+        {"-np --parallel", CLI_INT, &o->n_parallel, "N", "slots: texts generated at a time, in one pass (default 4)",
+         1, MAX_SLOTS},
         {"-c --ctx-size", CLI_INT, &o->n_ctx, "N", "tokens of context; with -np: of all slots together; 0: the\n"
          "training context (default: at most 4096 of it)", 0, INT_MAX},
         {"-b --batch-size", CLI_INT, &o->n_batch, "N", "prompt tokens per pass over the weights: a hint", 0, INT_MAX},
-        {"-n --predict --n-predict", CLI_INT, &o->n_predict, "N", "tokens of an answer, where the request does not say;\n"
-         "-1: until the model ends (default)", -2, INT_MAX},
+        {"-n --predict --n-predict", CLI_INT, &o->n_predict, "N", "tokens of an answer, where the request does\n"
+         "not say; -1: until the model ends (default)", -2, INT_MAX},
         {"--temp", CLI_REAL, &o->temperature, "T", "temperature, where the request does not say (default 0.8)", 0, 100},
-        {"-p --prompt --system-prompt", CLI_STRING, &o->system, "TEXT", "instructions for conversations that have none", 0, 0},
+        {"-p --prompt --system-prompt", CLI_STRING, &o->system, "TEXT", "instructions for conversations that have none",
+         0, 0},
         {"--queue", CLI_INT, &o->queue, "N", "requests that may wait; further ones get 503 (default 256)", 1, 100000},
-        {"--request-timeout", CLI_INT, &o->request_timeout, "S", "seconds until a request is answered, or given up; 0: no\n"
-         "limit (default 600)", 0, 1000000},
+        {"--request-timeout", CLI_INT, &o->request_timeout, "S", "seconds until a request is answered, or given up; 0:\n"
+         "no limit (default 600)", 0, 1000000},
         {"--slot-save-path", CLI_STRING, &o->slot_path, "FOLDER", "allow slots to be saved there", 0, 0},
         {NULL, CLI_HEADING, NULL, NULL, "Network", 0, 0},
         {"--host", CLI_STRING, &o->host, "ADDRESS", "where to listen (default 127.0.0.1: this machine only)", 0, 0},
@@ -89,14 +92,15 @@ static void read_options(server_options *o, int argc, char **argv)
         {"--no-webui", CLI_FLAG, &o->no_page, NULL, "no web page at /", 0, 0},
         {"--log-disable", CLI_FLAG, &logger.off, NULL, "no log on stderr", 0, 0},
         {"-v --verbose", CLI_FLAG, &logger.verbose, NULL, "a longer log", 0, 0},
-        {"-ub --ubatch-size -tb --threads-batch -ngl --n-gpu-layers --gpu-layers -ctk --cache-type-k -ctv --cache-type-v --pooling "
-         "--threads-http --cache-reuse -sps --slot-prompt-similarity --rope-freq-base --rope-freq-scale", CLI_IGNORED_VALUE, NULL, NULL, NULL, 0, 0},
+        {"-ub --ubatch-size -tb --threads-batch -ngl --n-gpu-layers --gpu-layers -ctk --cache-type-k -ctv "
+         "--cache-type-v --pooling --threads-http --cache-reuse -sps --slot-prompt-similarity --rope-freq-base --rope-freq-scale",
+         CLI_IGNORED_VALUE, NULL, NULL, NULL, 0, 0},
         {"-fa --flash-attn", CLI_IGNORED_SWITCH, NULL, NULL, NULL, 0, 0},
-        {"-cb --cont-batching -nocb --no-cont-batching --embedding --embeddings --metrics --slots --no-slots --props --jinja "
-         "--no-warmup --no-perf --log-colors", CLI_IGNORED, NULL, NULL, NULL, 0, 0}
+        {"-cb --cont-batching -nocb --no-cont-batching --embedding --embeddings --metrics --slots --no-slots --props "
+         "--jinja --no-warmup --no-perf --log-colors", CLI_IGNORED, NULL, NULL, NULL, 0, 0}
     };
-    const cli_program program = {"server", "[options] -m MODEL", "Serves models over HTTP: the APIs of OpenAI and of llama-server, and a "
-                                 "page to chat at /.", NULL, options, CLI_COUNT(options), 0, 0};
+    const cli_program program = {"server", "[options] -m MODEL", "Serves models over HTTP: the APIs of OpenAI and of "
+                                 "llama-server, and a page to chat at /.", NULL, options, CLI_COUNT(options), 0, 0};
     cli_parse(&program, argc, argv, args);
     check_options(o);
 }
@@ -125,10 +129,12 @@ static void announce(const server *s)
 {
     char line[200];
     const int v6 = strchr(s->o.host, ':') != NULL;
-    const int n = snprintf(line, sizeof line, "listening on http://%s%.99s%s:%d\n", v6 ? "[" : "", s->o.host, v6 ? "]" : "", s->o.port);
+    const int n = snprintf(line, sizeof line, "listening on http://%s%.99s%s:%d\n", v6 ? "[" : "", s->o.host,
+                           v6 ? "]" : "", s->o.port);
     write_if_room(STDOUT_FILENO, line, (size_t)n);
     log_line("listen", "host=%s port=%d models=%d", s->o.host, s->o.port, s->n_models);
-    if (!s->o.api_key && strcmp(s->o.host, "127.0.0.1") != 0 && strcmp(s->o.host, "localhost") != 0 && strcmp(s->o.host, "::1") != 0)
+    if (!s->o.api_key && strcmp(s->o.host, "127.0.0.1") != 0 && strcmp(s->o.host, "localhost") != 0 &&
+        strcmp(s->o.host, "::1") != 0)
         log_line("warning", "note=\"other machines may reach this server, and there is no --api-key\"");
 }
 

@@ -154,8 +154,10 @@ static void read_stops(body *b, request *r)
     for (item = one ? node : json_first(&b->d, node); item; item = one ? NULL : json_next(&b->d, item)) {
         if (!json_is(item, JSON_STRING)) refuse(b, "stop: neither a string nor a list of strings");
         else if (strlen(json_text(&b->d, item)) != item->size) refuse(b, "stop: a string holds a NUL");
-        else if (item->size > BITNET_MAX_STOP_BYTES) refuse(b, "stop: a string of more than %d bytes", BITNET_MAX_STOP_BYTES);
-        else if (item->size && ++n > BITNET_MAX_STOPS - 1) refuse(b, "stop: more than %d strings", BITNET_MAX_STOPS - 1);
+        else if (item->size > BITNET_MAX_STOP_BYTES)
+            refuse(b, "stop: a string of more than %d bytes", BITNET_MAX_STOP_BYTES);
+        else if (item->size && ++n > BITNET_MAX_STOPS - 1)
+            refuse(b, "stop: more than %d strings", BITNET_MAX_STOPS - 1);
         if (b->status) return;
         size += item->size + 1;
     }
@@ -271,7 +273,8 @@ static int check_fits(body *b, const request *r, int64_t n)
                                                                            bitnet_result_text((bitnet_result)n));
     if (n == 0) return refuse(b, "the prompt is empty");
     if (n > r->model->n_ctx - !embedding)
-        return refuse(b, "the prompt has %" PRId64 " tokens, but the context holds %d with the answer", n, r->model->n_ctx);
+        return refuse(b, "the prompt has %" PRId64 " tokens, but the context holds %d with the answer", n,
+                      r->model->n_ctx);
     return 1;
 }
 
@@ -342,7 +345,7 @@ typedef struct conversation {
     buffer joined;                   /* contents that came in parts */
 } conversation;
 
-/* Content in parts as one text, into c->joined: its place there, as that may still move. Only text has a meaning here. */
+/* Content in parts as one text, into c->joined: its place there, as that may still move. Only text has a meaning. */
 static size_t join_parts(body *b, conversation *c, int index, const json_node *parts)
 {
     const size_t at = c->joined.size;
@@ -387,7 +390,8 @@ static int read_conversation(body *b, const server_options *o, conversation *c)
     size_t *place;
     int i = 0, first = 0;
     memset(c, 0, sizeof *c);
-    if (!json_is(list, JSON_ARRAY) || list->size == 0) return refuse(b, "messages: not a list with at least one message");
+    if (!json_is(list, JSON_ARRAY) || list->size == 0)
+        return refuse(b, "messages: not a list with at least one message");
     c->messages = (bitnet_chat_message *)calloc((size_t)list->size + 1, sizeof *c->messages);
     place = (size_t *)calloc((size_t)list->size + 1, sizeof *place);
     if (c->messages && o->system && !json_equal(&b->d, json_get(&b->d, json_first(&b->d, list), "role"), "system")) {
@@ -395,10 +399,11 @@ static int read_conversation(body *b, const server_options *o, conversation *c)
         c->messages[0].content = o->system;
         c->n = first = 1;
     }
-    for (node = json_first(&b->d, list); node && c->messages && place && !b->status; node = json_next(&b->d, node), i++) {
+    for (node = json_first(&b->d, list); node && c->messages && place && !b->status; node = json_next(&b->d, node)) {
         const json_node *content = json_get(&b->d, node, "content");
         read_message(b, c, i, node);
         if (!b->status && json_is(content, JSON_ARRAY)) place[first + i] = join_parts(b, c, i, content);
+        i++;
     }
     if (!c->messages || !place || c->joined.failed) refuse_memory(b);
     for (i = first; i < c->n && !b->status; i++)
@@ -508,7 +513,8 @@ static int read_embeddings(body *b, request *r)
     dimensions = field_int(b, "dimensions", r->model->live.n_embd, 1, INT_MAX);
     if (dimensions != r->model->live.n_embd) return refuse(b, "dimensions: this model has %d", r->model->live.n_embd);
     r->base64 = format && strcmp(format, "base64") == 0;
-    if (format && !r->base64 && strcmp(format, "float") != 0) return refuse(b, "encoding_format: neither float nor base64");
+    if (format && !r->base64 && strcmp(format, "float") != 0)
+        return refuse(b, "encoding_format: neither float nor base64");
     return !b->status;
 }
 

@@ -125,8 +125,9 @@ static void task_slots(const hosted *m, buffer *out)
     for (i = 0; i < m->n_slots; i++) {
         const slot *s = &m->slots[i];
         put(out, "%s{\"id\":%d,\"id_task\":%" PRId64 ",\"n_ctx\":%d,\"is_processing\":%s,\"n_past\":%d,\"next_token\":"
-            "[{\"has_next_token\":%s,\"n_decoded\":%d}]}", i ? "," : "", i, s->request ? (int64_t)s->request->id : -1, m->n_ctx,
-            s->request ? "true" : "false", s->request ? bitnet_session_tokens(s->session, NULL) : s->n_evaluated,
+            "[{\"has_next_token\":%s,\"n_decoded\":%d}]}", i ? "," : "", i, s->request ? (int64_t)s->request->id : -1,
+            m->n_ctx, s->request ? "true" : "false",
+            s->request ? bitnet_session_tokens(s->session, NULL) : s->n_evaluated,
             s->request ? "true" : "false", s->request ? s->request->choices[s->choice].n_generated : 0);
     }
     put_text(out, "]");
@@ -156,7 +157,8 @@ static void task_metrics(engine_thread *e, buffer *out)
     put_metric(out, "counter", "llamacpp:prompt_tokens_total", "Prompt tokens evaluated.", (double)t->prompt_tokens);
     put_metric(out, "counter", "llamacpp:prompt_seconds_total", "Time spent on prompts.", 1e-3 * t->prompt_ms);
     put_metric(out, "counter", "llamacpp:tokens_predicted_total", "Tokens generated.", (double)t->generated_tokens);
-    put_metric(out, "counter", "llamacpp:tokens_predicted_seconds_total", "Time spent on generating.", 1e-3 * t->generate_ms);
+    put_metric(out, "counter", "llamacpp:tokens_predicted_seconds_total", "Time spent on generating.",
+               1e-3 * t->generate_ms);
     put_metric(out, "counter", "llamacpp:n_decode_total", "Slices of work.", (double)t->steps);
     put_metric(out, "gauge", "llamacpp:n_busy_slots_per_decode", "Slots that take part in a slice, on average.",
                t->steps ? (double)t->busy_slots / (double)t->steps : 0);
@@ -164,7 +166,8 @@ static void task_metrics(engine_thread *e, buffer *out)
                t->prompt_ms > 0 ? 1e3 * (double)t->prompt_tokens / t->prompt_ms : 0);
     put_metric(out, "gauge", "llamacpp:predicted_tokens_seconds", "Generated tokens per second, in each slot.",
                t->generate_ms > 0 ? 1e3 * (double)t->generated_tokens / t->generate_ms : 0);
-    put_metric(out, "gauge", "llamacpp:kv_cache_usage_ratio", "Share of the slots' contexts in use.", room ? (double)used / room : 0);
+    put_metric(out, "gauge", "llamacpp:kv_cache_usage_ratio", "Share of the slots' contexts in use.",
+               room ? (double)used / room : 0);
     put_metric(out, "gauge", "llamacpp:kv_cache_tokens", "Tokens in the slots' contexts.", used);
     put_metric(out, "gauge", "llamacpp:requests_processing", "Texts being generated.", processing);
     put_metric(out, "gauge", "llamacpp:requests_deferred", "Requests waiting for a slot.", waiting);
@@ -213,8 +216,8 @@ static void save_slot(body *b, slot *s, const char *path, buffer *out)
     free(state);
     put(out, "{\"id_slot\":%d,\"filename\":", s->id);
     put_cstring(out, strrchr(path, '/') + 1);
-    put(out, ",\"n_saved\":%d,\"n_written\":%zu,\"timings\":{\"save_ms\":%.3f}}", bitnet_session_tokens(s->session, NULL), size,
-        1e3 * (cli_seconds() - start));
+    put(out, ",\"n_saved\":%d,\"n_written\":%zu,\"timings\":{\"save_ms\":%.3f}}",
+        bitnet_session_tokens(s->session, NULL), size, 1e3 * (cli_seconds() - start));
 }
 
 /* The file's bytes, in memory that is the caller's; NULL: refused. */
@@ -267,7 +270,7 @@ static void task_slot(body *b, const server_options *o, const request *r, buffer
         b->status = 503;
         return;
     }
-    slot_settle(r->model, s);                            /* without the token that waits: all that is saved is evaluated */
+    slot_settle(r->model, s);                            /* all that is saved is evaluated */
     if (action[0] == 'e') {
         put(out, "{\"id_slot\":%d,\"n_erased\":%d}", id, bitnet_session_tokens(s->session, NULL));
         bitnet_session_rewind(s->session, 0);
