@@ -610,6 +610,25 @@ def busy():
         for one in c:
             one.close()
         check("all slots are free in the end", s.until(lambda: s.busy() == 0, 20))
+    # The slot of one that hung up goes to the next in the middle of a pass: a long one, of 512 tokens of its prompt, that goes on
+    # for the sake of the other slot.
+    with Server("-np", "2", "-c", "8192", "-b", "512", model=SLOW) as s:
+        beside = threading.Thread(target=lambda: s.post("/completion", {**LONG, "id_slot": 0}))
+        beside.start()
+        tokens = s.post("/tokenize", {"content": "fox " * 3000})["tokens"][:3500]
+        data = json.dumps({**LONG, "prompt": tokens, "cache_prompt": False, "id_slot": 1, "stream": True}).encode()
+        got = []
+        for i in range(10):
+            c = s.connect()
+            c.sendall(head(len(data), "/completion") + data)
+            c.recv(1000)
+            next_one = threading.Thread(target=lambda: got.append(s.call("POST", "/completion", {"prompt": "y", "n_predict": 2, "id_slot": 1})[0]))
+            next_one.start()
+            time.sleep(0.02)
+            c.close()
+            next_one.join()
+        same("a slot in the middle of a pass", got, [200] * 10)
+        beside.join()
     with Server("-np", "1", "--request-timeout", "1", model=SLOW) as s:
         slow = in_parallel([lambda: s.call("POST", "/completion", {**LONG, "n_predict": -1, "stop": "no such thing in it"}), lambda: s.call("POST", "/completion", LONG)])
         check("--request-timeout", all(r[0] == 503 and "timeout" in r[2]["error"]["message"] or r[0] == 200 for r in slow) and any(r[0] == 503 for r in slow), slow)

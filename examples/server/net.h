@@ -231,8 +231,8 @@ static void answer_page(connection *c)
         if (strcmp(file->path, c->head.path) != 0) continue;
         answer_bytes(c, 200, file->type, file->data, file->size,
                      "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
-                     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-                     "frame-ancestors 'none'\r\n");
+                     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "
+                     "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n");
         return;
     }
     answer_error(c, 404, "no such page", "");

@@ -182,8 +182,8 @@ static void request_finish(server *s, request *r)
     int gone;
     if (r->status)
         log_line("request", "id=%" PRIu64 " client=%s path=%s status=%d ms=%.0f prompt=%d cached=%d generated=%d", r->id,
-                 r->peer, r->path, r->status, 1e3 * (cli_seconds() - r->arrived), c ? c->n_prompt : 0, c ? c->n_cached : 0,
-                 c ? c->n_generated : 0);
+                 r->peer, r->path, r->status, 1e3 * (cli_seconds() - r->arrived), c ? c->n_prompt : 0,
+                 c ? c->n_cached : 0, c ? c->n_generated : 0);
     pthread_mutex_lock(&s->lock);
     gone = r->gone;
     r->done = 1;

@@ -93,7 +93,7 @@ static void read_options(server_options *o, int argc, char **argv)
         {"--log-disable", CLI_FLAG, &logger.off, NULL, "no log on stderr", 0, 0},
         {"-v --verbose", CLI_FLAG, &logger.verbose, NULL, "a longer log", 0, 0},
         {"-ub --ubatch-size -tb --threads-batch -ngl --n-gpu-layers --gpu-layers -ctk --cache-type-k -ctv "
-         "--cache-type-v --pooling --threads-http --cache-reuse -sps --slot-prompt-similarity --rope-freq-base --rope-freq-scale",
+         "--cache-type-v --pooling --threads-http --cache-reuse -sps --slot-prompt-similarity",
          CLI_IGNORED_VALUE, NULL, NULL, NULL, 0, 0},
         {"-fa --flash-attn", CLI_IGNORED_SWITCH, NULL, NULL, NULL, 0, 0},
         {"-cb --cont-batching -nocb --no-cont-batching --embedding --embeddings --metrics --slots --no-slots --props "
