@@ -165,8 +165,9 @@ static int run_network(network *net)
     server *s = net->s;
     double asked = 0;                                    /* when the signal came; 0: not yet */
     for (;;) {
-        const double now = cli_seconds();
+        double now;
         network_turn(net, asked > 0 ? 10 : net->n ? 200 : -1, asked > 0);
+        now = cli_seconds();
         if (server_flag(s, &s->failed) && !stop_signal) return 1;
         if (!stop_signal) continue;
         if (asked <= 0) {
