@@ -140,6 +140,11 @@ test-hashes:
 test-configs:
 	@$(RUN_ENV) sh tests/run.sh tests/test_configs.sh
 
+# The server's tests alone; also under a sanitizer.
+test-server:
+	$(MAKE_ALL) $(addprefix $(BUILD)/,server synth generate logits tokenize)
+	@$(RUN_ENV) sh tests/run.sh tests/test_server.sh tests/test_openai.sh
+
 test-sanitize:
 	@$(MAKE) --no-print-directory test-unit SAN=address,undefined
 	@$(MAKE) --no-print-directory test-unit SAN=thread
@@ -207,6 +212,7 @@ help:
 	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
 	@echo "make test-hashes      same logits from all compilers, kernels, thread counts and batches"
 	@echo "make test-configs     the C tests under configuration macros and with -m32 (FULL=1: all of them)"
+	@echo "make test-server      the server's tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
 	@echo "make test-sanitize    the C tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-valgrind    the C tests under valgrind"
 	@echo "make test-all         all of the above"
@@ -220,5 +226,5 @@ help:
 	@echo "Variables: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=thread"
 
 force:
-.PHONY: all run chat serve model bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
-        test-valgrind test-all fuzz golden size install uninstall clean help force
+.PHONY: all run chat serve model bench slices programs tests test test-unit test-compile test-hashes test-configs \
+        test-server test-sanitize test-valgrind test-all fuzz golden size install uninstall clean help force
