@@ -18,7 +18,7 @@ endif
 
 COMPILE  = $(CC) $(CFLAGS) $(CHECKS) $(WARN) $(DEFS) -I.
 HEADERS  = bitnet.h $(wildcard examples/*.h tools/*.h tests/*.h)
-PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))))
+PROGRAMS = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard examples/*.c tools/*.c))) server)
 TESTS    = $(addprefix $(BUILD)/,$(basename $(notdir $(wildcard tests/test_*.c))))
 HELPERS  = $(BUILD)/synth $(BUILD)/read_gguf $(BUILD)/stories $(BUILD)/make_hf $(BUILD)/measure
 SCRIPTS  = $(filter-out tests/test_configs.sh,$(wildcard tests/test_*.sh))
@@ -31,6 +31,20 @@ all:
 # Every program is one .c file, compiled alone: cc -O2 -I. tools/synth.c -lpthread -lm
 $(BUILD)/%: examples/%.c $(HEADERS) $(BUILD)/flags
 	$(COMPILE) -o $@ $< $(LDLIBS)
+
+# The server alone has several files, and carries a web page inside.
+SERVER = $(wildcard examples/server/*.h)
+PAGE   = $(addprefix examples/server/,index.html app.css app.js)
+$(BUILD)/server: examples/server/server.c $(SERVER) $(HEADERS) $(BUILD)/page.h $(BUILD)/flags
+	$(COMPILE) -I$(BUILD) -o $@ $< $(LDLIBS)
+
+$(BUILD)/page.h: $(BUILD)/embed $(PAGE)
+	$(BUILD)/embed / 'text/html; charset=utf-8' examples/server/index.html /app.css 'text/css; charset=utf-8' \
+	    examples/server/app.css /app.js 'text/javascript; charset=utf-8' examples/server/app.js > $@.part
+	mv $@.part $@
+
+$(BUILD)/embed: examples/server/embed.c $(BUILD)/flags
+	$(COMPILE) -o $@ $<
 
 $(BUILD)/%: tools/%.c $(HEADERS) $(BUILD)/flags
 	$(COMPILE) -o $@ $< $(LDLIBS)
@@ -69,6 +83,9 @@ run: $(BUILD)/generate
 
 chat: $(BUILD)/chat
 	$(BUILD)/chat -m '$(MODEL)'
+
+serve: $(BUILD)/server
+	$(BUILD)/server -m '$(MODEL)'
 
 # The bundled model again from nothing: 49 million tokens, of which a core of a Xeon learns about 5,000 a second, and with
 # AMX=--amx, where the processor has it, 10,000 (examples/stories.md). Ctrl-C stops it, and `make model` goes on from there.
@@ -140,6 +157,11 @@ test-hashes:
 test-configs:
 	@$(RUN_ENV) sh tests/run.sh tests/test_configs.sh
 
+# The server's tests alone; also under a sanitizer.
+test-server:
+	$(MAKE_ALL) $(addprefix $(BUILD)/,server synth generate logits tokenize)
+	@$(RUN_ENV) sh tests/run.sh tests/test_server.sh tests/test_openai.sh
+
 test-sanitize:
 	@$(MAKE) --no-print-directory test-unit SAN=address,undefined
 	@$(MAKE) --no-print-directory test-unit SAN=thread
@@ -162,7 +184,7 @@ fuzz: $(FUZZ:%=$(BUILD)/fuzz/%)
 	    echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $(BUILD)/fuzz/$$target.log) inputs survived"; \
 	done
 
-$(BUILD)/fuzz/%: tests/%.c $(HEADERS)
+$(BUILD)/fuzz/%: tests/%.c $(HEADERS) $(SERVER)
 	@mkdir -p $(BUILD)/fuzz/corpus_$*
 	$(CC) -O1 -I. -o $@.seed $< $(LDLIBS)
 	$@.seed --seed $(BUILD)/fuzz/corpus_$*/sound
@@ -206,6 +228,7 @@ help:
 	@echo "make                  build all programs of examples/ and tools/ into build/"
 	@echo "make run              tell a story; MODEL=file.gguf PROMPT='...' for another model or text"
 	@echo "make chat             talk to the bundled model, or to MODEL=file.gguf"
+	@echo "make serve            serve the bundled model, or MODEL=file.gguf, at http://127.0.0.1:8080, with a page to chat"
 	@echo "make model            train the bundled model again from nothing, in hours (AMX=--amx: faster); the result is in build/"
 	@echo "make lib              libbitnet.so for other languages; examples/python/bitnet.py loads it"
 	@echo "make compat           build/bin/llama-cli and its like: the programs by the names that llama.cpp's have"
@@ -214,6 +237,7 @@ help:
 	@echo "make test-compile     all compilers, languages, warnings and configuration macros"
 	@echo "make test-hashes      same logits from all compilers, kernels, thread counts and batches"
 	@echo "make test-configs     the C tests under configuration macros and with -m32 (FULL=1: all of them)"
+	@echo "make test-server      the server's tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
 	@echo "make test-sanitize    the C tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-valgrind    the C tests under valgrind"
 	@echo "make test-convert-big convert a checkpoint of 1.2 GB, in less than a minute and 1 GB of memory (3.6 GB in build/)"
@@ -228,5 +252,5 @@ help:
 	@echo "Variables: CC=clang  CFLAGS=-O3  DEFS=-DBITNET_NO_SIMD  SAN=thread"
 
 force:
-.PHONY: all lib compat run chat model bench slices programs tests test test-unit test-compile test-hashes test-configs test-sanitize \
-        test-valgrind test-convert-big test-all fuzz golden size install uninstall clean help force
+.PHONY: all lib compat run chat serve model bench slices programs tests test test-unit test-compile test-hashes test-configs \
+        test-server test-sanitize test-valgrind test-convert-big test-all fuzz golden size install uninstall clean help force

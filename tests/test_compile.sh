@@ -318,7 +318,7 @@ if [ "$FULL" = 1 ]; then
             skip "clang $target" "no C library of that target"
         fi
     done
-    for file in examples/*.c tools/*.c; do
+    for file in examples/*.c examples/server/*.c tools/*.c; do
         cell "$CC -I. $file -lpthread -lm" "$CC -O0 -Wall -Wextra -Werror -I. -o '$scratch/$(basename "$file" .c).program' $file $LIBS"
     done
 else

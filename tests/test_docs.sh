@@ -60,7 +60,7 @@ for program in $(grep -o 'build/[a-z_]*' README.md | sort -u); do
 done
 
 # Every program of the repository is in README.md's table.
-for file in examples/*.c tools/*.c; do
+for file in examples/*.c examples/server/server.c tools/*.c; do
     if grep -q "$file" README.md; then pass; else fail "README.md does not mention $file"; fi
 done
 
