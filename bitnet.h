@@ -4741,8 +4741,10 @@ BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, 
         BNI_UNROLL for (v = 0; v < vectors; v++)
             acc[r][v] = bni_vp_zero();
     for (p = 0; p < n_pairs; p++, m += stride) {
-        BNI_UNROLL for (v = 0; v < vectors; v++)
+        BNI_UNROLL for (v = 0; v < vectors; v++) {
             operand[v] = bni_vi_load(m + 32 * v);
+            __builtin_prefetch(m + 32 * v + 8 * (ptrdiff_t)stride, 0, 3);
+        }
         BNI_UNROLL for (r = 0; r < rows; r++) {
             bni_vi factor = bni_vi_set((int32_t)bni_load_u32(a + (ptrdiff_t)r * ld_a + 2 * p));
             BNI_UNROLL for (v = 0; v < vectors; v++)
@@ -11171,8 +11173,8 @@ static void bni_pass_tiles(bitnet_engine *e)
         e->tiles[pass->n_tiles].n = n;
         pass->n_tiles++;
     }
-    /* Four units per job even out what differs between positions. Sharing keys less is the price. */
-    while (pass->heads_per_unit > 1 && pass->n_tiles * bni_tile_units(e) < 4 * e->n_jobs && e->n_jobs > 1)
+    /* Two units per job even out what differs between positions. Reading keys more often is the price. */
+    while (pass->heads_per_unit > 1 && pass->n_tiles * bni_tile_units(e) < 2 * e->n_jobs && e->n_jobs > 1)
         pass->heads_per_unit = (pass->heads_per_unit + 1) / 2;
 }
 /* ======================================================================================================
