@@ -269,7 +269,7 @@ typedef struct bitnet_model_info {
     char layout[8];                  /* of the weights in memory: "r16", "t5", "tl1", "tl2" or "i2_s"; empty likewise */
     char head_type[8];               /* type of the output matrix, e.g. "F16" */
     char head[12];                   /* "full" or "two-pass" (bitnet_model_desc) */
-    char linear_type[8];             /* type of the ternary matrices, e.g. "I2_S" */
+    char linear_type[16];            /* type of the ternary matrices, e.g. "I2_S" */
     int is_ternary;                  /* 1: every matrix of the layers is of a ternary type: a BitNet model */
     int is_supported;                /* 1: this version runs it; else unsupported says why not */
     char unsupported[200];
@@ -2426,6 +2426,14 @@ static uint64_t bni_row_bytes(uint32_t type, uint64_t n)
 static uint64_t bni_tensor_count(const bni_tensor *t)
 {
     return bni_mul(bni_mul(t->ne[0], t->ne[1]), bni_mul(t->ne[2], t->ne[3]));
+}
+
+/* The type of a tensor, told by its form where the number alone may mean several. */
+static const char *bni_tensor_type_name(uint32_t type, int form)
+{
+    static const char *const names[] = {NULL, "I2_S", "I2_S", "I2_S", "I2_S", "TL1", "TL2", "TQ1_0", "TQ2_0", "Q2_0",
+                                        "Q2_0-128", "IQ1_BN", "IQ2_BN", "IQ2_BN_R4"};
+    return type == 142 && form == BNI_FORM_Q2_0_128 ? "PQ2_0" : form != BNI_FORM_NONE ? names[form] : bni_type_name(type);
 }
 
 #define BNI_TERNARY_TAIL 32          /* bytes after the codes of I2_S, TL1 and TL2: the scale and padding */
@@ -10052,7 +10060,7 @@ static void bni_info_file(const bni_gguf *g, bitnet_model_info *info)
         n_matrices++;
         n_ternary += t->form != BNI_FORM_NONE || bni_type_is_ternary(t->type);
         if (!named) {
-            bni_copy_text(info->linear_type, sizeof info->linear_type, bni_type_name(t->type));
+            bni_copy_text(info->linear_type, sizeof info->linear_type, bni_tensor_type_name(t->type, t->form));
             named = 1;
         }
     }

@@ -337,7 +337,7 @@ static void check_codes(subject *s, const bni_tensor *t, const facts *f)
                     t->name.data, (double)f->codes[3], n);
     else if (f->strange)
         add_problem(s, t->offset, "tensor %.*s: %.0f %s of %s hold what no writer produces", (int)t->name.size,
-                    t->name.data, (double)f->strange, one ? "nibbles" : "bytes", rows_type_name(t->type, t->form));
+                    t->name.data, (double)f->strange, one ? "nibbles" : "bytes", bni_tensor_type_name(t->type, t->form));
     if (one && (f->n_bad || f->low <= 0))
         add_problem(s, t->offset + t->bytes - BNI_TERNARY_TAIL, "tensor %.*s: its scale is %s", (int)t->name.size,
                     t->name.data, f->n_bad ? "not finite" : f->low < 0 ? "negative" : "0");
@@ -519,7 +519,7 @@ static void print_tensors(const subject *s)
         printf("  ");
         show_text(stdout, t->name.data, t->name.size, 0);
         printf("%*s %-10s %-16s %6.3f %7s  %-32s %12llu %12llu\n",
-               t->name.size < widest ? (int)(widest - t->name.size) : 0, "", rows_type_name(t->type, t->form),
+               t->name.size < widest ? (int)(widest - t->name.size) : 0, "", bni_tensor_type_name(t->type, t->form),
                shape_text(t, shape), (double)tensor_bytes(t) * 8 / (double)n, zeros, text,
                (unsigned long long)t->offset, (unsigned long long)tensor_bytes(t));
     }
@@ -535,7 +535,7 @@ static void print_types(const subject *s)
         const type_sum *t = &s->types[i];
         const double n = (double)(t->codes[0] + t->codes[1] + t->codes[2] + t->codes[3]);
         char name[32];
-        if (bni_type_find(t->id)) snprintf(name, sizeof name, "%s", rows_type_name(t->id, t->form));
+        if (bni_type_find(t->id)) snprintf(name, sizeof name, "%s", bni_tensor_type_name(t->id, t->form));
         else snprintf(name, sizeof name, "number %u", (unsigned)t->id);
         printf("  %-16s %8llu %10s %10s %14.3f", name, (unsigned long long)t->n_tensors, cli_count(count, t->n_weights),
                cli_size(size, t->bytes), t->n_weights ? (double)t->bytes * 8 / (double)t->n_weights : 0.0);
@@ -721,7 +721,7 @@ static void json_types(const subject *s)
         const type_sum *t = &s->types[i];
         element(i);
         printf("{\"type\": \"%s\", \"id\": %u, \"ternary\": %s, \"tensors\": %llu, \"weights\": %llu, \"bytes\": %llu",
-               rows_type_name(t->id, t->form), (unsigned)t->id, is_ternary(t->id, t->form) ? "true" : "false",
+               bni_tensor_type_name(t->id, t->form), (unsigned)t->id, is_ternary(t->id, t->form) ? "true" : "false",
                (unsigned long long)t->n_tensors, (unsigned long long)t->n_weights, (unsigned long long)t->bytes);
         if (t->codes[0] + t->codes[1] + t->codes[2] + t->codes[3] > 0)
             printf(", \"codes\": [%llu, %llu, %llu, %llu]", (unsigned long long)t->codes[0],
@@ -757,7 +757,7 @@ static void json_tensors(const subject *s)
         element(i > 0);
         printf("{\"name\": ");
         show_json(stdout, t->name.data, t->name.size);
-        printf(", \"type\": \"%s\", \"id\": %u, \"shape\": [", rows_type_name(t->type, t->form), (unsigned)t->type);
+        printf(", \"type\": \"%s\", \"id\": %u, \"shape\": [", bni_tensor_type_name(t->type, t->form), (unsigned)t->type);
         for (d = 0; d < t->n_dims; d++) printf(d ? ", %llu" : "%llu", (unsigned long long)t->ne[d]);
         printf("], \"offset\": %llu, \"bytes\": %llu, \"bits_per_weight\": %.6g", (unsigned long long)t->offset,
                (unsigned long long)tensor_bytes(t), (double)tensor_bytes(t) * 8 / (double)bni_tensor_count(t));

@@ -79,7 +79,7 @@ typedef struct findings {
 static void print_pair(const pair *p)
 {
     show_text(stdout, p->t[0]->name.data, p->t[0]->name.size, 0);
-    printf(" (%s, %s): ", rows_type_name(p->t[0]->type, p->t[0]->form), rows_type_name(p->t[1]->type, p->t[1]->form));
+    printf(" (%s, %s): ", bni_tensor_type_name(p->t[0]->type, p->t[0]->form), bni_tensor_type_name(p->t[1]->type, p->t[1]->form));
 }
 
 static void read_row(comparison *c, pair *p, int i, uint64_t row, int values)
@@ -273,7 +273,7 @@ static void tell_missing(comparison *c, const bni_gguf *here, const bni_gguf *th
         const bni_tensor *t = &here->tensors[i];
         if (namesake(there, t) || !diff_tell(c, &c->n_missing)) continue;
         show_text(stdout, t->name.data, t->name.size, 0);
-        printf(" (%s): only in %c\n", rows_type_name(t->type, t->form), which);
+        printf(" (%s): only in %c\n", bni_tensor_type_name(t->type, t->form), which);
     }
 }
 

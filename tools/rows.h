@@ -39,15 +39,6 @@ typedef struct rows {
     uint64_t row_bytes, first, count, step;
 } rows;
 
-/* The name of a tensor's type, without the "or" of types that share a number. */
-static const char *rows_type_name(uint32_t type, int form)
-{
-    static const char *const names[] = {NULL, "I2_S", "I2_S", "I2_S", "I2_S", "TL1", "TL2", "TQ1_0", "TQ2_0", "Q2_0",
-                                        "Q2_0-128", "IQ1_BN", "IQ2_BN", "IQ2_BN_R4"};
-    if (form == BNI_FORM_Q2_0_128 && type == 142) return "PQ2_0";
-    return form != BNI_FORM_NONE ? names[form] : bni_type_name(type);
-}
-
 /* Gives back the piece that was read. */
 static void rows_release(rows *r)
 {

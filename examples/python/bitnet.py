@@ -86,7 +86,7 @@ class bitnet_model_info(ctypes.Structure):
     _fields_ = [
         ("architecture", c_char * 32), ("name", c_char * 64), ("tokenizer", c_char * 16),
         ("pre_tokenizer", c_char * 32), ("chat_template", c_char * 16), ("kernels", c_char * 16),
-        ("layout", c_char * 8), ("head_type", c_char * 8), ("head", c_char * 12), ("linear_type", c_char * 8),
+        ("layout", c_char * 8), ("head_type", c_char * 8), ("head", c_char * 12), ("linear_type", c_char * 16),
         ("is_ternary", c_int), ("is_supported", c_int), ("unsupported", c_char * 200), ("n_vocab", c_int),
         ("n_ctx_train", c_int), ("n_embd", c_int), ("n_layer", c_int), ("n_head", c_int), ("n_head_kv", c_int),
         ("head_dim", c_int), ("n_ff", c_int), ("rope_theta", c_float), ("norm_eps", c_float), ("tied_output", c_int),
