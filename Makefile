@@ -38,12 +38,12 @@ PAGE   = $(addprefix examples/server/,index.html app.css app.js)
 $(BUILD)/server: examples/server/server.c $(SERVER) $(HEADERS) $(BUILD)/page.h $(BUILD)/flags
 	$(COMPILE) -I$(BUILD) -o $@ $< $(LDLIBS)
 
-$(BUILD)/page.h: $(BUILD)/embed $(PAGE)
-	$(BUILD)/embed / 'text/html; charset=utf-8' examples/server/index.html /app.css 'text/css; charset=utf-8' \
+$(BUILD)/page.h: $(BUILD)/page $(PAGE)
+	$(BUILD)/page / 'text/html; charset=utf-8' examples/server/index.html /app.css 'text/css; charset=utf-8' \
 	    examples/server/app.css /app.js 'text/javascript; charset=utf-8' examples/server/app.js > $@.part
 	mv $@.part $@
 
-$(BUILD)/embed: examples/server/embed.c $(BUILD)/flags
+$(BUILD)/page: examples/server/page.c $(BUILD)/flags
 	$(COMPILE) -o $@ $<
 
 $(BUILD)/%: tools/%.c $(HEADERS) $(BUILD)/flags
