@@ -449,6 +449,8 @@ typedef struct bitnet_generation {
     int logprobs;                    /* 1: report the token's logprob; 1 + k: and the k best */
     int ignore_end;                  /* 1: end tokens are not special */
     int show_special;                /* 1: control tokens appear in the text */
+    float *embedding;                /* not NULL: nothing is generated, and with DONE(PROMPT) this [n_embd] is what
+                                        bitnet_embed gives. For a session without tokens; the rest is ignored */
 } bitnet_generation;
 
 /* Appends prompt [n] (n may be 0 if tokens are there) and starts generating; generation NULL: only evaluates.
@@ -11932,7 +11934,7 @@ struct bitnet_session {
     bitnet_row_fn *row_fn;           /* bitnet_eval's */
     void *row_user;
     int row_index;                   /* rows handed to row_fn so far */
-    float *pooled;                   /* bitnet_embed's sum; NULL: no embedding wanted */
+    float *pooled;                   /* sum of an embedding, in the host's memory; NULL: none wanted */
     /* the pass in flight */
     int first_row, n_rows;           /* n_rows 0: takes no part */
     int dropped;                     /* cancelled: its rows run on, their results are ignored */
@@ -12350,6 +12352,7 @@ BITNET_API void bitnet_cancel(bitnet_session *session)
 static void bni_session_done(bitnet_session *s, bitnet_reason reason)
 {
     s->state = BNI_IDLE;
+    s->pooled = NULL;
     s->has_done = 1;
     s->reason = reason;
     s->n_kv += s->repeats;                     /* its row of the cache has the same bits, evaluated once or twice */
@@ -12687,6 +12690,18 @@ static void bni_session_count(bitnet_session *s, uint64_t now)
     s->stats.generate_ns = now - s->first_token_ns;
 }
 
+/* x [n] divided by its Euclidean length. */
+static void bni_normalise(float *x, int n)
+{
+    double sum = 0.0, length;
+    int i;
+    for (i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    length = bni_sqrt(sum);
+    for (i = 0; i < n; i++)
+        x[i] = length > 0.0 ? (float)((double)x[i] / length) : 0.0f;
+}
+
 /* Keeps the final state of the session's last row, from which logits can be computed later. Or, for bitnet_embed, adds
    those of its rows, in order: position 0 or pooling by the last token
    overwrites instead. In f32 and in the order of positions, so that the sum doesn't depend on how the prompt is cut
@@ -12741,6 +12756,8 @@ static void bni_session_finish_pass(bitnet_engine *e, bitnet_session *s)
         return;
     /* bitnet_eval, bitnet_embed, or begin without a generation. */
     if (!s->generates) {
+        if (s->pooled)
+            bni_normalise(s->pooled, e->model->hp.n_embd);
         bni_session_done(s, BITNET_DONE_PROMPT);
         return;
     }
@@ -12873,6 +12890,8 @@ BITNET_API bitnet_result bitnet_begin(bitnet_session *session, const int32_t *pr
         return BITNET_ERROR_FULL;
     if (n == 0 && s->n_tokens == 0)
         return BITNET_ERROR_ARGUMENT;          /* nothing to continue */
+    if (generation && generation->embedding && s->n_tokens > 0)
+        return BITNET_ERROR_ARGUMENT;
     r = bni_generation_check(generation);
     if (r != BITNET_OK)
         return r;
@@ -12887,7 +12906,8 @@ BITNET_API bitnet_result bitnet_begin(bitnet_session *session, const int32_t *pr
     s->prompt_start = s->n_kv;
     s->prompt_end = s->n_tokens;
     s->n_generated = 0;
-    s->generates = generation != NULL;
+    s->pooled = generation ? generation->embedding : NULL;
+    s->generates = generation != NULL && !s->pooled;
     bni_stream_reset(s->stream, generation ? generation->stops : NULL, generation ? generation->n_stops : 0);
     if (generation)
         s->generation = *generation;
@@ -13076,32 +13096,21 @@ BITNET_API bitnet_result bitnet_eval(bitnet_session *session, const int32_t *tok
 BITNET_API bitnet_result bitnet_embed(bitnet_session *session, const int32_t *tokens, int n, float *out,
                                       bitnet_error *err)
 {
+    bitnet_generation generation;
     bitnet_event event;
     bitnet_result r;
-    double sum = 0.0, length;
-    int i, n_embd;
     if (!session || !out || n <= 0)
         return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "nothing to embed");
+    memset(&generation, 0, sizeof generation);
+    generation.embedding = out;
     r = bitnet_session_rewind(session, 0);
     if (r == BITNET_OK)
-        r = bitnet_begin(session, tokens, n, NULL);
+        r = bitnet_begin(session, tokens, n, &generation);
     if (r != BITNET_OK)
         return bni_begin_error(session, r, n, err);
-    n_embd = session->engine->model->hp.n_embd;
-    session->pooled = out;
     bni_session_run(session, NULL, NULL, &event);
-    session->pooled = NULL;
     r = event.reason == BITNET_DONE_CANCELLED ? bni_fail(err, BITNET_ERROR_CANCELLED, 0, "embedding was cancelled")
                                               : bni_session_result(&event, err);
-    if (r == BITNET_OK) {
-        bni_fp_state fp = bni_fp_enter();
-        for (i = 0; i < n_embd; i++)
-            sum += (double)out[i] * (double)out[i];
-        length = bni_sqrt(sum);
-        for (i = 0; i < n_embd; i++)
-            out[i] = length > 0.0 ? (float)((double)out[i] / length) : 0.0f;
-        bni_fp_leave(fp);
-    }
     (void)bitnet_session_rewind(session, 0);
     return r;
 }

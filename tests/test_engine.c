@@ -724,6 +724,43 @@ static void test_eval(void)
     rig_close(&r);
 }
 
+/* An embedding in slices, beside a session that generates: both are what they are alone. */
+static void test_embedding_beside(void)
+{
+    bitnet_generation g = settings(0.0f, 0, 8), embed;
+    bitnet_event event;
+    bitnet_error err;
+    rig r;
+    float alone[256], beside[256];
+    int32_t want[8], got[8];
+    int n_want = 0, n_got = 0, done = 0, i;
+    rig_open(&r, NULL, NULL, 2);
+    CHECK(bitnet_embed(r.session[0], prompt, 9, alone, &err) == BITNET_OK, "%s", err.text);
+    for (i = 0; i < 2; i++) {
+        memset(&embed, 0, sizeof embed);
+        embed.embedding = beside;
+        memset(beside, 0, sizeof beside);
+        CHECK(i == 0 || bitnet_begin(r.session[0], prompt, 9, &embed) == BITNET_OK, "begin");
+        CHECK(bitnet_begin(r.session[1], prompt, 5, &g) == BITNET_OK, "begin");
+        for (done = i == 0 ? 1 : 0; done < 2;) {
+            bitnet_step(r.engine, 0);
+            while (bitnet_next_event(r.session[0], &event))
+                done += event.type == BITNET_EVENT_DONE && event.reason == BITNET_DONE_PROMPT;
+            while (bitnet_next_event(r.session[1], &event)) {
+                if (event.type == BITNET_EVENT_TOKEN && i == 0 && n_want < 8) want[n_want++] = event.token;
+                if (event.type == BITNET_EVENT_TOKEN && i == 1 && n_got < 8) got[n_got++] = event.token;
+                done += event.type == BITNET_EVENT_DONE;
+            }
+        }
+        CHECK(bitnet_session_rewind(r.session[1], 0) == BITNET_OK, "rewind");
+    }
+    CHECK(memcmp(alone, beside, sizeof alone) == 0, "the embedding");
+    CHECK(n_want == 8 && n_got == 8 && memcmp(want, got, sizeof want) == 0, "the text beside it");
+    CHECK(bitnet_session_tokens(r.session[0], NULL) == 9 && bitnet_logits(r.session[0]) == NULL, "an embedding leaves no logits");
+    CHECK(bitnet_begin(r.session[0], prompt, 1, &embed) == BITNET_ERROR_ARGUMENT, "an embedding of a session with tokens");
+    rig_close(&r);
+}
+
 /* ------------------------------------------------------------------------------------- sessions in odd moments */
 
 /* A session may go as soon as its DONE can be fetched, though the pass it shared still ends for others. */
@@ -1065,6 +1102,7 @@ int main(void)
     test_stops();
     test_mask_and_logprobs();
     test_eval();
+    test_embedding_beside();
     test_early_destroy();
     test_logits_dropped();
     test_rows();

@@ -295,7 +295,7 @@ assert abs(many["median_ts"] * ns / (4 * 16 * 1e9) - 1) < 0.01
 assert abs(many["step_cost"] * statistics.median(many["samples_one_ns"]) / ns - 1) < 0.01
 assert many["bytes_per_token"] < one["bytes_per_token"] and many["read_share"] == 0 and many["peak_share"] == 0'
 fi
-equal "bench --layout all: a row for each" "$(count "$("$bench" -m tiny.gguf -p 4 -n 0 -r 1 --no-read --layout all)")" 3
+equal "bench --layout all: a row for each" "$(count "$("$bench" -m tiny.gguf -p 4 -n 0 -r 1 --no-read --layout all)")" 5
 
 # The products alone. Plain C is left out unless it is named or all there is.
 table=$("$bench" --matmul -p 1,9 -r 2 -t 1 "${small[@]}")

@@ -117,7 +117,8 @@ class bitnet_sampling(ctypes.Structure):
 class bitnet_generation(ctypes.Structure):
     _fields_ = [("sampling", bitnet_sampling), ("max_tokens", c_int), ("stops", POINTER(c_char_p)),
                 ("n_stops", c_int), ("bias", c_void_p), ("n_bias", c_int), ("mask", c_void_p),
-                ("mask_user", c_void_p), ("logprobs", c_int), ("ignore_end", c_int), ("show_special", c_int)]
+                ("mask_user", c_void_p), ("logprobs", c_int), ("ignore_end", c_int), ("show_special", c_int),
+                ("embedding", c_void_p)]
 
 
 class bitnet_event(ctypes.Structure):

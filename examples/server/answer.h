@@ -279,7 +279,7 @@ static void answer_whole(server *s, request *r)
 {
     buffer b;
     memset(&b, 0, sizeof b);
-    if (r->route == ROUTE_EMBEDDING || r->route == ROUTE_EMBEDDINGS) put_embeddings(&b, r);
+    if (is_embedding(r)) put_embeddings(&b, r);
     else if (r->route == ROUTE_COMPLETION) put_native_answer(&b, r);
     else put_openai_answer(&b, r);
     request_answer(s, r, JSON_TYPE, &b);

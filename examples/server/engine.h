@@ -171,55 +171,27 @@ static void collect_events(engine_thread *e, hosted *m, slot *s)
 
 /* ------------------------------------------------------------------------------------------------ starting */
 
-/* An embedding, from beginning to end: bitnet_embed does not come in slices. The other slots of the model advance by one
-   token meanwhile. The network thread may cancel it. */
-static int embed_choice(engine_thread *e, hosted *m, slot *s, request *r, int i)
-{
-    choice *c = &r->choices[i];
-    const prompt *p = &r->prompts[i];
-    const double start = cli_seconds();
-    bitnet_result result;
-    bitnet_error err;
-    memset(&err, 0, sizeof err);
-    c->embedding = (float *)malloc((size_t)m->live.n_embd * sizeof *c->embedding);
-    if (!c->embedding) {
-        request_fail(e->s, r, 500, "out of memory");
-        return 0;
-    }
-    pthread_mutex_lock(&e->s->lock);
-    e->s->embedding = s->session;
-    e->s->embedding_for = r;
-    pthread_mutex_unlock(&e->s->lock);
-    result = bitnet_embed(s->session, p->tokens, p->n, c->embedding, &err);
-    pthread_mutex_lock(&e->s->lock);
-    e->s->embedding = NULL;
-    pthread_mutex_unlock(&e->s->lock);
-    s->start = s->n_done = s->n_total = 0;
-    slot_release(m, s);
-    if (result != BITNET_OK) {
-        request_fail(e->s, r, result == BITNET_ERROR_CANCELLED ? 503 : 500, "%s", err.text);
-        return 0;
-    }
-    c->n_prompt = p->n;
-    c->prompt_ms = 1e3 * (cli_seconds() - start);
-    e->totals.prompt_tokens += (uint64_t)p->n;
-    e->totals.prompt_ms += c->prompt_ms;
-    r->n_done++;
-    return 1;
-}
-
-/* Begins choice i in the slot. 0: it could not, and r has its answer. */
-static int generate_choice(engine_thread *e, slot *s, request *r, int i)
+/* Begins choice i, a text or an embedding, in the slot. 0: it could not, and r has its answer. */
+static int start_choice(engine_thread *e, slot *s, request *r, int i)
 {
     const prompt *p = &r->prompts[i / r->n];
     bitnet_generation how = r->how;
     bitnet_result result;
     choice *c = &r->choices[i];
-    const int keep = r->cache_prompt ? slot_common_prefix(s, p) : 0;
+    const int keep = r->cache_prompt && !is_embedding(r) ? slot_common_prefix(s, p) : 0;
+    if (is_embedding(r)) {
+        c->embedding = (float *)malloc((size_t)r->model->live.n_embd * sizeof *c->embedding);
+        if (!c->embedding) {
+            request_fail(e->s, r, 500, "out of memory");
+            return 0;
+        }
+        memset(&how, 0, sizeof how);
+        how.embedding = c->embedding;
+    }
     bitnet_session_rewind(s->session, keep);
     how.sampling.seed += (uint64_t)i;                    /* or all choices were the same */
     result = bitnet_begin(s->session, p->tokens + keep, p->n - keep,
-                          r->has_max_tokens && !how.max_tokens ? NULL : &how);
+                          !how.embedding && r->has_max_tokens && !how.max_tokens ? NULL : &how);
     if (result != BITNET_OK) {
         request_fail(e->s, r, 400, "the model refuses these settings: %s", bitnet_result_text(result));
         return 0;
@@ -245,25 +217,21 @@ static void leave_queue_count(server *s, const request *r)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Starts as many choices of r as there are free slots; one embedding at most, so that others have their turn. */
+/* Starts as many choices of r as there are free slots. */
 static void start_choices(engine_thread *e, request *r)
 {
     hosted *m = r->model;
-    const int n = r->n_prompts * r->n, embedding = r->route == ROUTE_EMBEDDING || r->route == ROUTE_EMBEDDINGS;
+    const int n = r->n_prompts * r->n;
     slot *s;
     int ok = 1;
     while (ok && r->n_started < n && (s = hosted_pick_slot(m, &r->prompts[r->n_started / r->n], r->slot)) != NULL) {
         leave_queue_count(e->s, r);
         slot_settle(m, s);
-        ok = embedding ? embed_choice(e, m, s, r, r->n_started) : generate_choice(e, s, r, r->n_started);
+        ok = start_choice(e, s, r, r->n_started);
         r->n_started++;
-        if (embedding) break;
     }
     if (!ok) {
         stop_choices(r);
-        close_request(e, r);
-    } else if (r->n_started == n && embedding) {
-        answer_whole(e->s, r);
         close_request(e, r);
     } else if (r->n_started == n) {
         unlink_request(&e->queue, r);

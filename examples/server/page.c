@@ -1,13 +1,13 @@
-/* embed.c: writes files as a C header, so that a program carries them inside. Used by the Makefile for the web page.
+/* page.c: writes files as a C header, so that a program carries them inside. Used by the Makefile for the web page.
 
-       embed PATH TYPE FILE [PATH TYPE FILE ...] > page.h */
+       page PATH TYPE FILE [PATH TYPE FILE ...] > page.h */
 #include <stdio.h>
 
 int main(int argc, char **argv)
 {
     int i;
     if (argc < 4 || argc % 3 != 1) {
-        fprintf(stderr, "usage: embed PATH TYPE FILE [PATH TYPE FILE ...]\n");
+        fprintf(stderr, "usage: page PATH TYPE FILE [PATH TYPE FILE ...]\n");
         return 2;
     }
     for (i = 1; i < argc; i += 3) {

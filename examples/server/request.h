@@ -116,8 +116,6 @@ typedef struct server {
     int engine_ended;
     int failed;                      /* 1: the only model could not be loaded, */
     char failure[400];               /* and why */
-    bitnet_session *embedding;       /* inside bitnet_embed now; NULL: none */
-    request *embedding_for;
     uint64_t n_refused;              /* requests that found the queue full */
 } server;
 
@@ -200,11 +198,12 @@ static void request_abandon(server *s, request *r)
     pthread_mutex_lock(&s->lock);
     done = r->done;
     r->gone = 1;
-    if (s->embedding && s->embedding_for == r) bitnet_cancel(s->embedding);
     if (!done) pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
     if (done) request_free(r);
 }
+
+static int is_embedding(const request *r) { return r->route == ROUTE_EMBEDDING || r->route == ROUTE_EMBEDDINGS; }
 
 static int request_is_gone(server *s, request *r)
 {

@@ -144,7 +144,6 @@ static void set_ending(server *s, int stage)
     pthread_mutex_lock(&s->lock);
     if (s->ending < stage) {
         s->ending = stage;
-        if (s->embedding && stage > 1) bitnet_cancel(s->embedding);
         pthread_cond_signal(&s->work);
     }
     pthread_mutex_unlock(&s->lock);

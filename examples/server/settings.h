@@ -268,7 +268,7 @@ static int add_prompt(body *b, request *r, int32_t *tokens, int64_t n)
 /* Does a prompt of n tokens leave room for an answer (an embedding needs none)? */
 static int check_fits(body *b, const request *r, int64_t n)
 {
-    const int embedding = r->route == ROUTE_EMBEDDINGS || r->route == ROUTE_EMBEDDING;
+    const int embedding = is_embedding(r);
     if (n < 0) return n == BITNET_ERROR_MEMORY ? refuse_memory(b) : refuse(b, "the prompt cannot be tokenized: %s",
                                                                            bitnet_result_text((bitnet_result)n));
     if (n == 0) return refuse(b, "the prompt is empty");
