@@ -56,7 +56,7 @@ async function js(expression) {
     return result.value;
 }
 
-async function until(expression, ms = 60000) {
+async function until(expression, ms = 20000) {
     for (const start = Date.now(); Date.now() - start < ms; await sleep(10)) if (await js(expression)) return true;
     return false;
 }
@@ -89,7 +89,7 @@ async function click(selector, label) {
 const type = text => call('Input.insertText', {text});
 const shown = id => js(`document.getElementById('${id}').checkVisibility() && document.getElementById('${id}').textContent`);
 const texts = () => js(`[...document.querySelectorAll('.words')].map(node => node.textContent)`);
-const idle = () => until(`document.getElementById('stop').hidden`);
+const idle = () => until(`document.getElementById('stop').hidden`, 60000);
 const focused = () => js(`document.activeElement.id || document.activeElement.name || document.activeElement.className || document.activeElement.textContent`);
 
 async function open(where, saved = {}) {
