@@ -204,7 +204,8 @@ async function answer(old) {
     $('speed').textContent = speed(timings.predicted_n, timings.predicted_per_second) + ', prompt ' + (timings.prompt_n + timings.cache_n) +
         (timings.cache_n ? ' (' + timings.cache_n + ' cached)' : '') + (finish === 'length' ? ', cut off at the limit' : '');
   } else {
-    $('speed').textContent = (pieces ? speed(pieces, (pieces - 1) / (last - first) * 1000) + ', ' : '') + (stopped ? 'stopped' : 'not finished');
+    const end = stopped ? 'stopped' : 'not finished';
+    $('speed').textContent = pieces ? speed(pieces, (pieces - 1) / (last - first) * 1000) + ', ' + end : stopped ? end : '';
   }
   say(stopped ? 'Stopped' : finish ? message.content : '');
   remember();
