@@ -25,7 +25,7 @@ function recall() {
   } catch (error) {
     settings = {...defaults};
   }
-  if (!Array.isArray(messages)) messages = [];
+  messages = Array.isArray(messages) ? messages.filter(message => typeof message?.content === 'string') : [];
 }
 
 // ------------------------------------------------------------------------------------------- conversation
@@ -47,51 +47,64 @@ function show(message, i) {
   if (mine) actions.append(action('Edit', () => edit(i)));
   if (!mine) actions.append(action('Copy', event => copy(event.target, message.content)));
   if (last) actions.append(action(mine ? 'Send again' : 'Regenerate', regenerate));
-  return element('li', {className: message.role}, element('p', {className: 'role', textContent: mine ? 'You' : 'Model'}),
+  return element('li', {className: message.role}, element('h2', {className: 'role', textContent: mine ? 'You' : 'Model'}),
                  element('p', {className: 'words', textContent: message.content}), actions);
 }
 
 function render() {
   $('log').replaceChildren(...messages.map(show));
   $('hello').hidden = messages.length > 0;
+}
+
+function atEnd() {
+  const main = document.querySelector('main');
+  return main.scrollHeight - main.scrollTop - main.clientHeight < 80;
+}
+
+function toEnd() {
   document.querySelector('main').scrollTop = 1e9;
 }
 
+// Over plain http browsers have no clipboard except on this machine: then the old way.
 async function copy(button, text) {
+  let done = true;
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = 'Copied';
   } catch (error) {
-    button.textContent = 'Not allowed';
+    getSelection().selectAllChildren(button.closest('li').querySelector('.words'));
+    done = document.execCommand('copy');
   }
+  button.textContent = done ? 'Copied' : 'Not allowed';
+  say(button.textContent);
   setTimeout(() => { button.textContent = 'Copy'; }, 1500);
 }
 
 // Message i becomes a text box; sending it drops what came after.
 function edit(i) {
   if (running) return;
-  const box = element('textarea', {className: 'edit', value: messages[i].content});
+  const box = element('textarea', {className: 'edit', dir: 'auto', value: messages[i].content, oninput: () => grow(box)});
   const send = () => {
     if (!box.value.trim()) return;
     messages.length = i;
     ask(box.value.trim());
   };
+  const cancel = () => {
+    $('log').children[i].replaceWith(show(messages[i], i));
+    $('log').children[i].querySelector('button').focus();
+  };
   box.setAttribute('aria-label', 'Edit your message');
   box.onkeydown = event => {
-    if (event.key === 'Escape') render();
-    if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      send();
-    }
+    if (event.key === 'Escape' && !event.isComposing) cancel();
+    if (sends(event)) send();
   };
-  $('log').children[i].replaceChildren(box, element('div', {className: 'actions'}, action('Send', send), action('Cancel', render)));
+  $('log').children[i].replaceChildren(box, element('div', {className: 'actions'}, action('Send', send), action('Cancel', cancel)));
+  grow(box);
   box.focus();
 }
 
 function regenerate() {
   if (running || !messages.length) return;
-  if (messages.at(-1).role === 'assistant') messages.pop();
-  answer();
+  answer(messages.at(-1).role === 'assistant' ? messages.pop() : null);
 }
 
 function ask(text) {
@@ -130,20 +143,29 @@ async function* events(response) {
 
 async function refusal(response) {
   try {
-    return (await response.json()).error.message;
+    return (await response.json()).error.message + (response.status === 401 ? ': enter it under Settings' : '');
   } catch (error) {
     return 'The server answered with status ' + response.status;
   }
 }
 
-// Asks for the next message and shows it while it is written.
-async function answer() {
-  const message = {role: 'assistant', content: ''}, started = performance.now();
-  let pieces = 0, timings = null, first = 0;
+// Asks for the next message and shows it while it is written. Where nothing comes, an old answer returns to its place.
+async function answer(old) {
+  const message = {role: 'assistant', content: ''};
+  let pieces = 0, first = 0, last = 0, shown = 0, frame = 0, finish = null, timings = null, stopped = false;
+  remember();
   running = new AbortController();
   messages.push(message);
   busy(true);
-  const item = $('log').lastChild, words = item.querySelector('.words'), main = document.querySelector('main');
+  const item = $('log').lastChild, words = item.querySelector('.words');
+  const draw = () => {
+    const follow = atEnd();                            // unless the reader has scrolled away
+    frame = 0;
+    words.append(message.content.slice(shown));
+    shown = message.content.length;
+    if (pieces) $('speed').textContent = speed(pieces, (pieces - 1) / (last - first) * 1000);
+    if (follow) toEnd();
+  };
   item.classList.add('writing');
   try {
     const question = body();
@@ -152,45 +174,77 @@ async function answer() {
     if (!response.ok) throw new Error(await refusal(response));
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
-      const piece = event.choices[0]?.delta?.content || '';
-      const follow = main.scrollHeight - main.scrollTop - main.clientHeight < 80;      // unless the reader has scrolled away
-      if (piece && !pieces++) first = performance.now();
-      message.content += piece;
-      words.append(piece);
+      const piece = event.choices?.[0]?.delta?.content;
+      finish = event.choices?.[0]?.finish_reason || finish;
       timings = event.timings || timings;
-      if (follow) main.scrollTop = main.scrollHeight;
-      if (pieces > 1) $('speed').textContent = speed(pieces, (pieces - 1) / (performance.now() - first) * 1000);
+      if (!piece) continue;
+      message.content += piece;
+      last = performance.now();
+      if (!pieces++) first = last;
+      frame ||= requestAnimationFrame(draw);
     }
+    if (!finish) throw new Error('The server broke the answer off');
+    if (!message.content) throw new Error('The answer is empty');
   } catch (error) {
-    if (error.name !== 'AbortError') problem(error.message);
+    stopped = error.name === 'AbortError';
+    if (!stopped) problem(because(error));
   }
-  if (!message.content) messages.pop();
+  cancelAnimationFrame(frame);
+  draw();
+  words.normalize();
+  item.classList.remove('writing');
   running = null;
+  if (!message.content) {
+    messages.pop();
+    if (old) messages.push(old);
+    render();
+  }
   busy(false);
-  $('speed').textContent = timings ? speed(timings.predicted_n, timings.predicted_per_second) + ', prompt ' + timings.prompt_n + ' tokens (' +
-      timings.cache_n + ' from the cache)' : pieces ? 'stopped after ' + ((performance.now() - started) / 1000).toFixed(1) + ' s' : '';
+  if (timings) {
+    $('speed').textContent = speed(timings.predicted_n, timings.predicted_per_second) + ', prompt ' + (timings.prompt_n + timings.cache_n) +
+        (timings.cache_n ? ' (' + timings.cache_n + ' cached)' : '') + (finish === 'length' ? ', cut off at the limit' : '');
+  } else {
+    const end = stopped ? 'stopped' : 'not finished';
+    $('speed').textContent = pieces ? speed(pieces, (pieces - 1) / (last - first) * 1000) + ', ' + end : stopped ? end : '';
+  }
+  say(stopped ? 'Stopped' : finish ? message.content : '');
   remember();
 }
 
 function speed(tokens, rate) {
-  return tokens + ' tokens, ' + rate.toFixed(1) + ' tokens/s';
+  return tokens + (tokens === 1 ? ' token' : ' tokens') + (rate > 0 && rate < 1e6 ? ', ' + rate.toFixed(1) + ' tokens/s' : '');
+}
+
+// What fetch throws without a connection is a TypeError, worded differently by each browser.
+function because(error) {
+  return error.name === 'TypeError' ? 'No connection to the server' : error.message;
 }
 
 function problem(text) {
   $('problem').textContent = text;
+  if (text) toEnd();
 }
 
-// While an answer is written, the conversation can only be stopped. Screen readers hear of it when it is whole.
+// Screen readers hear an answer once, when it is whole, not piece by piece; afterwards it is only in its place.
+function say(text) {
+  $('said').textContent = text;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => { $('said').textContent = ''; }, 1000);
+}
+
+// While an answer is written, the conversation can only be stopped.
 function busy(now) {
-  render();
   $('log').setAttribute('aria-busy', now);
   $('send').hidden = now;
   $('stop').hidden = !now;
-  for (const button of $('log').querySelectorAll('button')) button.disabled = now;
   $('new').disabled = now;
-  if (now) problem('');
-  if (now) $('speed').textContent = 'reading';
-  else if (!matchMedia('(pointer: coarse)').matches) $('text').focus();      // on a phone that would open the keyboard
+  if (now) {
+    render();
+    toEnd();
+    problem('');
+    say('Writing');
+    $('speed').textContent = 'reading';
+  } else if (!coarse() && !$('settings').open) $('text').focus();      // on a phone that would open the keyboard
 }
 
 async function listModels() {
@@ -203,16 +257,28 @@ async function listModels() {
     $('model').value = settings.model || names[0];
     problem('');
   } catch (error) {
-    problem(error.message);
+    problem(because(error));
   }
 }
 
 // ------------------------------------------------------------------------------------------------ controls
 
-function grow() {
-  const box = $('text');
+function coarse() {
+  return matchMedia('(pointer: coarse)').matches;
+}
+
+// Whether a key sends what is in a text box: Enter, except on a phone, whose keyboards have no Shift+Enter.
+function sends(event) {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || coarse()) return false;
+  event.preventDefault();
+  return true;
+}
+
+function grow(box) {
+  const follow = atEnd();
   box.style.height = 'auto';
   box.style.height = box.scrollHeight + 2 + 'px';
+  if (follow && box === $('text')) toEnd();
 }
 
 function applyTheme() {
@@ -229,17 +295,13 @@ $('form').onsubmit = event => {
   event.preventDefault();
   if (!text || running) return;
   $('text').value = '';
-  grow();
+  grow($('text'));
   ask(text);
 };
-$('text').oninput = grow;
-$('text').onkeydown = event => {
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || matchMedia('(pointer: coarse)').matches) return;
-  event.preventDefault();
-  $('form').requestSubmit();
-};
+$('text').oninput = () => grow($('text'));
+$('text').onkeydown = event => { if (sends(event)) $('form').requestSubmit(); };
 $('stop').onclick = () => running && running.abort();
-document.onkeydown = event => { if (event.key === 'Escape' && running && !$('settings').open) running.abort(); };
+document.onkeydown = event => { if (event.key === 'Escape' && !event.isComposing && running && !$('settings').open) running.abort(); };
 $('new').onclick = () => {
   messages = [];
   problem('');
@@ -253,15 +315,15 @@ $('model').onchange = () => {
   remember();
 };
 $('settings-open').onclick = () => {
+  const key = settings.key;
   fillSettings();
+  $('settings').onclose = () => { if (settings.key !== key) listModels(); };
   $('settings').showModal();
 };
 $('settings-form').oninput = event => {
-  const key = settings.key;
   if (event.target.checkValidity()) settings[event.target.name] = event.target.value;
   applyTheme();
   remember();
-  if (settings.key !== key) listModels();
 };
 $('settings-reset').onclick = () => {
   settings = {...defaults, key: settings.key, model: settings.model};
@@ -273,4 +335,5 @@ $('settings-reset').onclick = () => {
 recall();
 applyTheme();
 render();
+toEnd();
 listModels();
