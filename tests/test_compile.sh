@@ -202,12 +202,16 @@ foreign()
     return 1
 }
 
+# With TEST_FAST the languages are tried without optimisation only, which finds all but few of the warnings.
+optimised=-O2
+[ -z "${TEST_FAST:-}" ] || optimised=
+
 # Cells of one C compiler: $1 its name, $2 extra flags, $3 the languages.
 languages()
 {
     for std in $3; do
         case $std in *++*) source=cpp ;; *) source=c ;; esac
-        for level in -O0 -O2; do
+        for level in -O0 $optimised; do
             cell "$1 $2 -std=$std $level: links, no warning" "build_and_run '$1 $2 -std=$std $level $STRICT' plain.$source"
             cell "$1 $2 -std=$std $level: after stdio.h and immintrin.h" "$1 $2 -std=$std $level $STRICT -I. -c -o /dev/null '$scratch/after.$source'"
         done
