@@ -5938,16 +5938,16 @@ static const uint8_t BNI_FN(bni_lut_bits)[2][16] = {{1, 0, 2, 0, 4, 0, 8, 0, 16,
 /* The table of a group with activations x [wide]: 16 low bytes, then 16 high bytes. */
 BNI_VINLINE void bni_lut_table(const int wide, uint8_t *to, const int16_t *x)
 {
-    bni_lut_words half[2];
+    const bni_lut_words zero = {0, 0, 0, 0, 0, 0, 0, 0};
+    bni_lut_words half[2] = {zero, zero};
     int h, c, i;
-    BNI_UNROLL for (h = 0; h < 2; h++) {
-        half[h] = (bni_lut_words){0};
+    BNI_UNROLL for (h = 0; h < 2; h++)
         BNI_UNROLL for (c = 0; c < wide; c++) {
+            const bni_lut_words all = {x[c], x[c], x[c], x[c], x[c], x[c], x[c], x[c]};
             bni_lut_words w;
             memcpy(&w, &bni_lut_weights[wide - 2][c][8 * h], sizeof w);
-            half[h] += w * (bni_lut_words){x[c], x[c], x[c], x[c], x[c], x[c], x[c], x[c]};
+            half[h] += w * all;
         }
-    }
 #if BNI_ISA == BNI_ISA_NEON
     i = 0;
     vst1q_u8(to, vuzp1q_u8((uint8x16_t)half[0], (uint8x16_t)half[1]));
