@@ -336,4 +336,5 @@ recall();
 applyTheme();
 render();
 toEnd();
+if (!coarse()) $('text').focus();
 listModels();
