@@ -528,9 +528,9 @@ typedef int bitnet_row_fn(void *user, int i, const float *logits);
 BITNET_API bitnet_result bitnet_eval(bitnet_session *session, const int32_t *tokens, int n, bitnet_row_fn *fn,
                                      void *user, bitnet_error *err);
 
-/* Logits [n_vocab] of the last evaluated token; NULL when there are none. Valid until the next call that
-   advances the session. After bitnet_eval, or a generation with a two-pass head, the first call computes them, on the
-   engine's threads: call it on the engine's thread, as everything of a session. */
+/* Logits [n_vocab] of the last evaluated token; NULL when there are none, or one is not finite. Valid until the next
+   call that advances the session. After bitnet_eval, or a generation with a two-pass head, the first call computes them,
+   on the engine's threads: call it on the engine's thread, as everything of a session. */
 BITNET_API const float *bitnet_logits(const bitnet_session *session);
 
 /* out [n_embd]: the tokens' final hidden states, pooled as the file says (mean where it does not), divided by their
@@ -10764,7 +10764,7 @@ static void bni_linear_strips(bitnet_engine *e, const bni_op *op, const bni_line
 
 /* Units [u, last): block by block of groups, in a block pair by pair of strips, and a unit is one group times one pair.
    So a strip is unpacked once for the groups of a block, whose activations stay in the cache for all strips. With one
-   group, neighbouring pairs go to the kernel as one long run, at most BNI_MAX_CHUNK, for which scratch has room. */
+   group, neighbouring pairs go to the kernel as one long run, as bni_slice_cut allows: scratch has room. */
 static void bni_units_linear(bitnet_engine *e, const bni_op *op, int layer, uint32_t u, uint32_t last,
                              bni_scratch *scratch)
 {
@@ -12297,6 +12297,19 @@ BITNET_API bitnet_result bitnet_session_copy(bitnet_session *to, const bitnet_se
     return BITNET_OK;
 }
 
+/* Are all n logits finite? An integer maximum of the magnitudes' bits: infinities and NaNs have the largest ones, and
+   no compiler flag can optimize the comparison away as it may with floats. */
+static int bni_logits_finite(const float *logits, int n)
+{
+    uint32_t worst = 0, bits;
+    int i;
+    for (i = 0; i < n; i++) {
+        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
+        worst = bits > worst ? bits : worst;
+    }
+    return worst < 0x7f800000u;
+}
+
 /* The whole output matrix times one state, shared by jobs that take blocks from a counter. */
 typedef struct bni_whole_head { const bitnet_session *session; bni_atomic next; } bni_whole_head;
 
@@ -12334,8 +12347,10 @@ BITNET_API const float *bitnet_logits(const bitnet_session *session)
         if (threads->step_end)
             threads->step_end(threads->user);
         ((bitnet_session *)(uintptr_t)session)->incomplete = 0;     /* a cache, not a change */
+        if (!bni_logits_finite(session->logits, session->engine->model->hp.n_vocab))
+            ((bitnet_session *)(uintptr_t)session)->has_logits = 0;
     }
-    return session->logits;
+    return session->has_logits ? session->logits : NULL;
 }
 
 /* Only raises the flag, so that any thread may call it at any time of the session's life; the engine's thread acts on
@@ -12551,19 +12566,6 @@ static void bni_pass_masks(bitnet_engine *e)
         memset(s->mask, 0xff, words * sizeof *s->mask);
         s->generation.mask(s->generation.mask_user, s->mask, s->tokens, s->n_tokens);
     }
-}
-
-/* Are all n logits finite? An integer maximum of the magnitudes' bits: infinities and NaNs have the largest ones, and
-   no compiler flag can optimize the comparison away as it may with floats. */
-static int bni_logits_finite(const float *logits, int n)
-{
-    uint32_t worst = 0, bits;
-    int i;
-    for (i = 0; i < n; i++) {
-        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
-        worst = bits > worst ? bits : worst;
-    }
-    return worst < 0x7f800000u;
 }
 
 /* Checks the finished rows of a head group, and hands them to bitnet_eval's callbacks, in the order of the rows. Once
