@@ -59,7 +59,7 @@
                   avxvnni     256-bit vpdpbusd                      R16
                   avx512      512-bit vpdpbusd (Cascade Lake)       R16
                   avx512vbmi  and byte look-ups (Ice Lake, Zen 4)   T5
-                  amx         and tiles for 7 tokens and more       T5    only if bitnet_model_desc.allow_amx; Linux
+                  amx         and tiles for 3 tokens and more       T5    only if bitnet_model_desc.allow_amx; Linux
               mingw's gcc: ssse3 at most. AArch64, weights at 2 bits (R16):
                   neon        smlal
                   dotprod     sdot                              Linux and Apple tell; elsewhere only if the build's flags
@@ -4541,6 +4541,7 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_few BNI_FN(bni_few)
 #define bni_few_n BNI_FN(bni_few_n)
 #define bni_unpack BNI_FN(bni_unpack)
+#define bni_unpack_block BNI_FN(bni_unpack_block)
 #define bni_panel_tile BNI_FN(bni_panel_tile)
 #define bni_panel_rows BNI_FN(bni_panel_rows)
 
@@ -5227,23 +5228,32 @@ static void bni_few_n(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n
     }
 }
 
-/* Columns of a strip to the panel, four columns of 16 rows to 64 bytes; T5's last block may write past n_cols. */
-static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
+/* A block of the layout (a constant) to the panel, four columns of 16 rows to 64 bytes. */
+BNI_VINLINE void bni_unpack_block(const int layout, uint8_t *panel, const uint8_t *w, const __m512i table[3])
 {
     const __m512i three = _mm512_set1_epi8(3);
-    __m512i table[3], p, p4;
+    __m512i p, p4;
+    if (layout == BNI_LAYOUT)
+        bni_block_decode(w, table, &p, &p4);
+    else
+        p = _mm512_loadu_si512(w);
+    _mm512_storeu_si512(panel, _mm512_and_si512(p, three));
+    _mm512_storeu_si512(panel + 64, _mm512_and_si512(_mm512_srli_epi16(p, 2), three));
+    _mm512_storeu_si512(panel + 128, _mm512_and_si512(_mm512_srli_epi16(p, 4), three));
+    _mm512_storeu_si512(panel + 192, _mm512_and_si512(_mm512_srli_epi16(p, 6), three));
+    if (layout == BNI_T5)
+        _mm512_storeu_si512(panel + 256, _mm512_srli_epi16(p4, 6));
+}
+
+/* Columns of a strip to the panel; T5's last block may write past n_cols. */
+static void bni_unpack(uint8_t *panel, const uint8_t *w, int n_cols)
+{
+    __m512i table[3];
     int k, i;
     BNI_UNROLL for (i = 0; i < 3; i++)
         table[i] = BNI_TABLE(i);
-    for (k = 0; k < n_cols; k += 4 * BNI_GROUPS, w += 64, panel += 64 * BNI_GROUPS) {
-        bni_block_decode(w, table, &p, &p4);
-        _mm512_storeu_si512(panel, _mm512_and_si512(p, three));
-        _mm512_storeu_si512(panel + 64, _mm512_and_si512(_mm512_srli_epi16(p, 2), three));
-        _mm512_storeu_si512(panel + 128, _mm512_and_si512(_mm512_srli_epi16(p, 4), three));
-        _mm512_storeu_si512(panel + 192, _mm512_and_si512(_mm512_srli_epi16(p, 6), three));
-        if (BNI_GROUPS == 5)
-            _mm512_storeu_si512(panel + 256, _mm512_srli_epi16(p4, 6));
-    }
+    for (k = 0; k < n_cols; k += 4 * BNI_GROUPS, w += 64, panel += 64 * BNI_GROUPS)
+        bni_unpack_block(BNI_LAYOUT, panel, w, table);
 }
 #endif
 
@@ -5748,17 +5758,16 @@ BNI_VINLINE void bni_tiles_run(const int two, int32_t *y, int32_t *y_far, int ld
     }
 }
 
-/* Like bni_panel_matmul, with another order of activations: x [tokens/16][columns/64][16][64], zeros behind the last
-   column; tokens that fill up the last 16 may be anything. y has room for them. One turn of 32 tokens or fewer keeps
-   its sums in the tiles from panel to panel. tilerelease: jobs run on the host's threads. */
-static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int ldy, const uint8_t *w, int n_strips,
-                             int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
+/* More than 16 tokens: like bni_panel_matmul, with another order of activations, x [tokens/16][columns/64][16][64], zeros
+   behind the last column; tokens that fill up the last 16 may be anything. y has room for them. Up to 32 tokens keep
+   their sums in the tiles from panel to panel. */
+static void bni_tiles_many(int layout, bni_unpack_fn *unpack, int32_t *y, int ldy, const uint8_t *w, int n_strips,
+                           int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
 {
     const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)n_cols), away = (size_t)(n_strips / 2) * strip;
     const size_t a_next = ((size_t)n_cols + 63) / 64 * 1024, panel_bytes = (size_t)bni_strip_bytes(layout, BNI_PANEL_COLS);
     const int several = n_tokens > 32;
     int s, k, t;
-    bni_tiles_configure(n_tokens < BNI_TILE ? n_tokens : BNI_TILE);
     for (s = 0; s < (n_strips + 1) / 2; s++, w += strip, y += 16) {
         const uint8_t *from = w;
         for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += panel_bytes) {
@@ -5777,6 +5786,66 @@ static void bni_tiles_matmul(int layout, bni_unpack_fn *unpack, int32_t *y, int 
             }
         }
     }
+}
+
+/* Up to 16 tokens: still bound by memory, if unpacking and products go on at the same time. So 320 columns of both
+   strips are unpacked (16 blocks of T5, 20 of R16; 5 tiles) over those before, and every tile's products stand just
+   before the blocks that overwrite it. The last columns of a pair of strips are multiplied while the next pair begins. */
+BNI_VINLINE void bni_tiles_few(const int layout, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols,
+                               const int8_t *x, uint8_t *panel)
+{
+    const size_t away = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(layout, (uint64_t)n_cols);
+    const int groups = layout == BNI_T5 ? 5 : 4, per_tile = layout == BNI_T5 ? 3 : 4;
+    const int8_t *a = x;
+    __m512i table[3];
+    int s, k, b, i, ready = 0;
+    BNI_UNROLL for (i = 0; i < 3; i++)
+        table[i] = BNI_TABLE(i);
+    BNI_TILE_ZERO(0);
+    BNI_TILE_ZERO(1);
+    for (s = 0; s <= (n_strips + 1) / 2; s++)                      /* the last turn only finishes */
+        for (k = 0; k < n_cols; k += 320) {
+            const int cols = s == (n_strips + 1) / 2 ? 0 : n_cols - k < 320 ? n_cols - k : 320;
+            uint8_t *to = panel;
+            for (b = i = 0; i < 5; i++) {
+                const int end = i == 4 ? cols : 4 * groups * per_tile * (i + 1);
+                if (i < ready) {
+                    BNI_TILE_LOAD(4, a + 1024 * i, 64);
+                    BNI_TILE_LOAD(6, panel + 1024 * i, 64);
+                    BNI_TILE_LOAD(7, panel + BNI_PANEL + 1024 * i, 64);
+                    BNI_TILE_DOT(0, 4, 6);
+                    BNI_TILE_DOT(1, 4, 7);
+                }
+                for (; b < end && b < cols; b += 4 * groups, w += 64, to += 64 * groups) {
+                    __builtin_prefetch(w + 2048, 0, 3);
+                    __builtin_prefetch(w + away + 2048, 0, 3);
+                    bni_unpack_block(layout, to, w, table);
+                    bni_unpack_block(layout, to + BNI_PANEL, w + away, table);
+                }
+            }
+            if (k == 0 && s > 0) {
+                int32_t *out = y + 16 * (s - 1);
+                BNI_TILE_STORE(0, out, (ptrdiff_t)ldy * 4);
+                BNI_TILE_STORE(1, out + 16 * (n_strips / 2), (ptrdiff_t)ldy * 4);
+                BNI_TILE_ZERO(0);
+                BNI_TILE_ZERO(1);
+            }
+            if (cols == 0)
+                return;
+            a = x + (ptrdiff_t)k * BNI_TILE;
+            ready = (cols + 63) / 64;
+        }
+}
+
+/* tilerelease: jobs run on the host's threads. */
+BNI_VINLINE void bni_tiles_matmul(const int layout, bni_unpack_fn *unpack, int32_t *y, int ldy, const uint8_t *w,
+                                  int n_strips, int n_cols, const int8_t *x, int n_tokens, uint8_t *panel)
+{
+    bni_tiles_configure(n_tokens < BNI_TILE ? n_tokens : BNI_TILE);
+    if (n_tokens <= BNI_TILE)
+        bni_tiles_few(layout, y, ldy, w, n_strips, n_cols, x, panel);
+    else
+        bni_tiles_many(layout, unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
     __asm__ __volatile__("tilerelease" : :);
 }
 
@@ -10408,7 +10477,7 @@ BITNET_API const char *bitnet_chat_template_name(int i)
    half a millisecond, everybody else whole ops. No result depends on the slicing, nor on which thread ran what. */
 
 #define BNI_MAX_GROUP 16             /* rows of a group: BNI_ROWS, or BNI_TILE where tiles multiply */
-#define BNI_TILE_MIN 7               /* rows of a pass from which tiles pay: with 6, vpdpbusd is as fast */
+#define BNI_TILE_MIN 3               /* rows of a pass from which tiles pay: with 2, vpdpbusd is as fast */
 #define BNI_BLOCK_ROWS 256           /* most rows that share one unpacking of a strip, */
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
 #define BNI_HEADS_ROWS 16            /* rows of a unit of HEADS: their keys fill whole cache lines */
