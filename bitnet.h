@@ -3165,12 +3165,14 @@ typedef void bni_unpack_fn(uint8_t *panel, const uint8_t *w, int n_cols);
    a first cache of 32 KiB. BNI_ROWS tokens stand together in memory. */
 enum { BNI_ROWS = 8, BNI_TILE = 16, BNI_PANEL_COLS = 640, BNI_PANEL = BNI_PANEL_COLS * 16 };
 
-/* A final hidden state in two planes of 8 bits (>>head): x = s[0] * plane 0 + s[1] * plane 1 + a small rest. */
+/* A final hidden state in two planes of 8 bits (>>head): x = s[0] * plane 0 + s[1] * plane 1 + a small rest. Those of
+   several tokens follow each other in memory, which makes them rows of tiles. */
 typedef struct bni_split {
-    int8_t *x;                       /* [n/4][2][4]: four columns of plane 0, then of plane 1; -127..127 */
+    int8_t *x;                       /* [2][bni_split_stride], zeros behind the last column */
     float s[2];
     int32_t bias[2];                 /* 128 * the sum of a plane */
 } bni_split;
+BNI_INLINE int bni_split_stride(int n_cols) { return (n_cols + 63) / 64 * 64; }
 
 /* A kernel set. The shapes are told at the reference functions, named bni_ref_ and then as here. */
 typedef struct bni_kernels {
@@ -3191,6 +3193,8 @@ typedef struct bni_kernels {
     void (*plane_rows)(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
                        const bni_split *x, int n_tokens);
     void (*plane_row)(float *w, float about[3], int type, const uint8_t *row, int n);
+    int (*plane_seek)(const float *y, const float *error, const float *length, const float by[2], float least, int r,
+                      int last);
     void (*gather)(uint8_t *strip, const uint8_t *rows, size_t row_bytes, int n_rows, int n_cols);
 } bni_kernels;
 
@@ -3635,7 +3639,7 @@ static void bni_ref_dot_rows(float *const *y, int type, const uint8_t *rows, siz
 }
 
 /* y[t][r] = scale[r] * (s[0] * (w_r . plane 0) + s[1] * (w_r . plane 1)) for 16 n_strips rows w_r of bytes, stored plus
-   128 as [strip][n_cols / 4][16 rows][4]. n_cols: a multiple of 16, at most 65,536 (255 * 127 * 2^16 < 2^31). */
+   128 as [strip][n_cols / 4][16 rows][4]. n_cols: a multiple of 16, at most 65,536 (255 * 128 * 2^16 < 2^31). */
 static void bni_ref_plane_rows(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
                                const bni_split *x, int n_tokens)
 {
@@ -3643,11 +3647,12 @@ static void bni_ref_plane_rows(float *const *y, const uint8_t *strips, const flo
     for (r = 0; r < 16 * n_strips; r++) {
         const uint8_t *w = strips + (size_t)(r / 16) * 16 * (size_t)n_cols + 4 * (r % 16);
         for (t = 0; t < n_tokens; t++) {
+            const int8_t *rest = x[t].x + bni_split_stride(n_cols);
             int32_t sum[2] = {0, 0};
             for (k = 0; k < n_cols; k++) {
                 const int32_t byte = w[16 * (k & ~3) + (k & 3)];
-                sum[0] += byte * x[t].x[2 * (k & ~3) + (k & 3)];
-                sum[1] += byte * x[t].x[2 * (k & ~3) + 4 + (k & 3)];
+                sum[0] += byte * x[t].x[k];
+                sum[1] += byte * rest[k];
             }
             y[t][r] = bni_mulf(scale[r], bni_mulf(x[t].s[0], (float)(sum[0] - x[t].bias[0])) +
                                          bni_mulf(x[t].s[1], (float)(sum[1] - x[t].bias[1])));
@@ -3676,6 +3681,19 @@ static void bni_ref_plane_row(float *w, float about[3], int type, const uint8_t 
     }
     about[1] = bni_ref_fold(length);
     about[2] = bni_ref_fold(error);
+}
+
+/* The first of the sixteens of rows from r, a multiple of 16, to last in which a row has y + (error * by[0] + length *
+   by[1]) >= least; if there is none, last or more. Rows behind last are read, up to a multiple of 16, and may count. */
+static int bni_ref_plane_seek(const float *y, const float *error, const float *length, const float by[2], float least,
+                              int r, int last)
+{
+    int i;
+    for (; r < last; r += 16)
+        for (i = r; i < r + 16; i++)
+            if (y[i] + (bni_mulf(error[i], by[0]) + bni_mulf(length[i], by[1])) >= least)
+                return r;
+    return r;
 }
 
 #endif /* BITNET_IMPLEMENTATION */
@@ -4533,6 +4551,7 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_vi_widen BNI_FN(bni_vi_widen)
 #define bni_plane_step BNI_FN(bni_plane_step)
 #define bni_plane_tile BNI_FN(bni_plane_tile)
+#define bni_plane_scaled BNI_FN(bni_plane_scaled)
 #define bni_block_step BNI_FN(bni_block_step)
 #define bni_block_finish BNI_FN(bni_block_finish)
 #define bni_flush BNI_FN(bni_flush)
@@ -5861,6 +5880,42 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
     bni_tiles_matmul(BNI_T5, bni_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
 }
 
+/* The output matrix's bytes are tiles as they lie in memory, and both planes of up to eight tokens are the 16 rows of the
+   other tile. Behind the last column stand zeros there, so what the bytes' tile holds does not matter: the next strip. */
+static void bni_tiles_plane(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
+                            const bni_split *x, int n_tokens)
+{
+    const size_t strip = 16 * (size_t)n_cols, away = (size_t)(n_strips / 2) * strip;
+    int32_t sums[2][16 * 16];
+    int s, k, i;
+    if (n_tokens == 1) {
+        bni_plane_rows_avx512(y, strips, scale, n_strips, n_cols, x, n_tokens);
+        return;
+    }
+    bni_tiles_configure(2 * n_tokens);
+    for (s = 0; s < (n_strips + 1) / 2; s++, strips += strip) {
+        BNI_TILE_ZERO(0);
+        BNI_TILE_ZERO(1);
+        for (k = 0; k < n_cols; k += 64) {
+            const uint8_t *w = strips + 16 * (size_t)k;
+            for (i = 0; i < 1024; i += 64) {
+                __builtin_prefetch(w + 4096 + i, 0, 3);
+                __builtin_prefetch(w + away + 4096 + i, 0, 3);
+            }
+            BNI_TILE_LOAD(4, x->x + k, bni_split_stride(n_cols));
+            BNI_TILE_LOAD(6, w, 64);
+            BNI_TILE_LOAD(7, w + away, 64);
+            BNI_TILE_DOT(0, 4, 6);
+            BNI_TILE_DOT(1, 4, 7);
+        }
+        BNI_TILE_STORE(0, sums[0], 64);
+        BNI_TILE_STORE(1, sums[1], 64);
+        bni_plane_sums_avx512(y, 16 * s, scale, x, n_tokens, sums[0]);
+        bni_plane_sums_avx512(y, 16 * (s + n_strips / 2), scale, x, n_tokens, sums[1]);
+    }
+    __asm__ __volatile__("tilerelease" : :);
+}
+
 #undef BNI_TILE_LOAD
 #undef BNI_TILE_STREAM
 #undef BNI_TILE_STORE
@@ -6153,11 +6208,11 @@ static void BNI_FN(bni_matmul_tl2)(int32_t *y, int ldy, const uint8_t *w, int n_
 
 #if BNI_WHOLE
 
-/* Four columns of 16 rows of bytes times those of both planes: acc[0] += w . x[0..3], acc[1] += w . x[4..7]. */
-BNI_VINLINE void bni_plane_step(bni_vp acc[2], const uint8_t *w, const int8_t *x)
+/* Four columns of 16 rows of bytes times those of both planes, `rest` bytes apart. */
+BNI_VINLINE void bni_plane_step(bni_vp acc[2], const uint8_t *w, const int8_t *x, int rest)
 {
 #if BNI_ISA == BNI_ISA_AVX512
-    const bni_vi bytes = bni_vi_load(w), x0 = BNI_FOUR(x), x1 = BNI_FOUR(x + 4);
+    const bni_vi bytes = bni_vi_load(w), x0 = BNI_FOUR(x), x1 = BNI_FOUR(x + rest);
     BNI_DOT4(acc[0], bytes, x0);
     BNI_DOT4(acc[1], bytes, x1);
 #else
@@ -6165,7 +6220,7 @@ BNI_VINLINE void bni_plane_step(bni_vp acc[2], const uint8_t *w, const int8_t *x
     const bni_vi bytes = bni_vi_load(w), low = bni_vi_set(0x00ff00ff);
     const bni_vi even = bni_vi_and(bytes, low), odd = bni_vi_and(bni_vi_shr(bytes, 8), low);
     int p;
-    BNI_UNROLL for (p = 0; p < 2; p++, x += 4) {
+    BNI_UNROLL for (p = 0; p < 2; p++, x += rest) {
         acc[p] = bni_vp_add(acc[p], even, bni_vi_set((int32_t)((uint32_t)x[2] << 16 | (uint16_t)x[0])));
         acc[p] = bni_vp_add(acc[p], odd, bni_vi_set((int32_t)((uint32_t)x[3] << 16 | (uint16_t)x[1])));
     }
@@ -6201,10 +6256,20 @@ static void BNI_FN(bni_plane_row)(float *w, float about[3], int type, const uint
     about[2] = bni_vf_sum(error);
 }
 
+/* 16 rows' sums over both planes as floats. */
+BNI_VINLINE void bni_plane_scaled(float *y, const float *scale, const bni_split *x, bni_vi sum, bni_vi rest)
+{
+    const bni_vf a = bni_vf_from_int(bni_vi_sub(sum, bni_vi_set(x->bias[0])));
+    const bni_vf b = bni_vf_from_int(bni_vi_sub(rest, bni_vi_set(x->bias[1])));
+    const bni_vf both = bni_vf_add(bni_vf_mul(bni_vf_set(x->s[0]), a), bni_vf_mul(bni_vf_set(x->s[1]), b));
+    bni_vf_store(y, bni_vf_mul(bni_vf_load(scale), both));
+}
+
 /* Two strips, `away` bytes apart, times n tokens (a constant); rows r.. and r + second.. of y. */
 BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int second, const uint8_t *w, size_t away,
                                 const float *scale, int n_cols, const bni_split *x)
 {
+    const int rest = bni_split_stride(n_cols);
     bni_vp acc[2 * 4][2];
     int k, i, t;
     BNI_UNROLL for (i = 0; i < 2 * n; i++)
@@ -6215,17 +6280,13 @@ BNI_VINLINE void bni_plane_tile(const int n, float *const *y, int r, int second,
         __builtin_prefetch(w + 4096, 0, 2);
         __builtin_prefetch(w + away + 4096, 0, 2);
         BNI_UNROLL for (t = 0; t < n; t++) {
-            bni_plane_step(acc[2 * t], w, x[t].x + 2 * k);
-            bni_plane_step(acc[2 * t + 1], w + away, x[t].x + 2 * k);
+            bni_plane_step(acc[2 * t], w, x[t].x + k, rest);
+            bni_plane_step(acc[2 * t + 1], w + away, x[t].x + k, rest);
         }
     }
     BNI_UNROLL for (i = 0; i < 2 * n; i++) {
-        const bni_split *s = &x[i / 2];
         const int at = r + (i & 1 ? second : 0);
-        const bni_vf a = bni_vf_from_int(bni_vi_sub(bni_vp_sum(acc[i][0]), bni_vi_set(s->bias[0])));
-        const bni_vf b = bni_vf_from_int(bni_vi_sub(bni_vp_sum(acc[i][1]), bni_vi_set(s->bias[1])));
-        const bni_vf sum = bni_vf_add(bni_vf_mul(bni_vf_set(s->s[0]), a), bni_vf_mul(bni_vf_set(s->s[1]), b));
-        bni_vf_store(y[i / 2] + at, bni_vf_mul(bni_vf_load(scale + at), sum));
+        bni_plane_scaled(y[i / 2] + at, scale + at, &x[i / 2], bni_vp_sum(acc[i][0]), bni_vp_sum(acc[i][1]));
     }
 }
 
@@ -6254,6 +6315,30 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
             t++;
         }
 }
+
+static int BNI_FN(bni_plane_seek)(const float *y, const float *error, const float *length, const float by[2], float least,
+                                  int r, int last)
+{
+    const bni_vf by_error = bni_vf_set(by[0]), by_length = bni_vf_set(by[1]);
+    for (; r < last; r += 16) {
+        const bni_vf of_error = bni_vf_mul(bni_vf_load(error + r), by_error);
+        const bni_vf of_length = bni_vf_mul(bni_vf_load(length + r), by_length);
+        if (bni_vf_highest(bni_vf_add(bni_vf_load(y + r), bni_vf_add(of_error, of_length))) >= least)
+            break;
+    }
+    return r;
+}
+
+#if BNI_ISA == BNI_ISA_AVX512 && BNI_HAVE_AMX
+/* What tiles have summed, [n_tokens][2 planes][16 rows], as floats. */
+static void bni_plane_sums_avx512(float *const *y, int at, const float *scale, const bni_split *x, int n_tokens,
+                                  const int32_t *sums)
+{
+    int t;
+    for (t = 0; t < n_tokens; t++, sums += 32)
+        bni_plane_scaled(y[t] + at, scale + at, &x[t], bni_vi_load(sums), bni_vi_load(sums + 16));
+}
+#endif
 #endif
 
 #undef BNI_DOT4
@@ -6266,24 +6351,27 @@ static void BNI_FN(bni_plane_rows)(float *const *y, const uint8_t *strips, const
 #define BNI_STRING_(x) #x
 #define BNI_STRING(x) BNI_STRING_(x)
 /* A set of this pass, in the order of the struct's members; the functions that base brings are not compiled again. */
-#define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5) \
+#define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5, plane_rows) \
     {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), \
      {r16, t5, BNI_PASTE(bni_matmul_tl1, base), BNI_PASTE(bni_matmul_tl2, base)}, \
      {tiles_r16, tiles_t5, NULL, NULL}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
-     BNI_PASTE(bni_dot_rows, base), BNI_PASTE(bni_plane_rows, base), BNI_PASTE(bni_plane_row, base), \
+     BNI_PASTE(bni_dot_rows, base), plane_rows, BNI_PASTE(bni_plane_row, base), BNI_PASTE(bni_plane_seek, base), \
      BNI_PASTE(bni_gather, base)}
 #if BNI_WHOLE
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
-    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
+    BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL,
+            BNI_FN(bni_plane_rows));
 #elif BNI_ISA >= BNI_ISA_NEON
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
-    BNI_SET(BNI_SUFFIX, neon, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL);
+    BNI_SET(BNI_SUFFIX, neon, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL, bni_plane_rows_neon);
 #else
 BNI_UNUSED static const bni_kernels bni_kernels_avx512vbmi =
-    BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, NULL, NULL);
+    BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, NULL, NULL,
+            bni_plane_rows_avx512);
   #if BNI_HAVE_AMX
 BNI_UNUSED static const bni_kernels bni_kernels_amx =
-    BNI_SET(amx, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5);
+    BNI_SET(amx, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5,
+            bni_tiles_plane);
   #endif
 #endif
 #undef BNI_SET
@@ -6535,7 +6623,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
     {bni_ref_matmul_r16, bni_ref_matmul_t5, bni_ref_matmul_tl1, bni_ref_matmul_tl2}, {NULL, NULL, NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
-    bni_ref_plane_rows, bni_ref_plane_row, bni_ref_gather
+    bni_ref_plane_rows, bni_ref_plane_row, bni_ref_plane_seek, bni_ref_gather
 };
 
 /* --------------------------------------------------------------------------------------------- what the CPU has */
@@ -8909,30 +8997,36 @@ static void bni_plane_pack(const bni_plane *p, const bni_kernels *kernels, int t
 }
 
 /* x [n, padded with zeros to n_cols] in two planes, and the bound that follows. 0 where x is too large for the bound to
-   be finite; the full head may still be fine then. */
-static int bni_plane_split(const bni_plane *p, const float *x, int n, float max, bni_split *to, bni_goal *goal)
+   be finite; the full head may still be fine then. Any integers would do, as the bound is computed from what they leave. */
+static int bni_plane_split(const bni_plane *p, const bni_kernels *kernels, const float *x, int n, float max, bni_split *to,
+                           bni_goal *goal)
 {
     const double u = 1.0 / 16777216.0;
+    const int stride = bni_split_stride(p->n_cols);
     double whole = 0, rest = 0, part[2] = {0, 0}, more;
-    int i;
-    to->s[0] = max / 127.0f;
-    to->s[1] = to->s[0] / 254.0f;
-    to->bias[0] = to->bias[1] = 0;
-    for (i = 0; i < p->n_cols; i++) {
-        int8_t *q = to->x + 2 * (i & ~3) + (i & 3);
-        double left = i < n ? (double)x[i] : 0.0, v;
-        int k, at;
-        whole += left * left;
-        for (k = 0; k < 2; k++) {
-            const float quotient = to->s[1] > 1e-30f ? (float)(left / (double)to->s[k]) : 0.0f;
-            at = quotient > 127.0f ? 127 : quotient < -127.0f ? -127 : (int)bni_round_even(quotient);
-            v = (double)to->s[k] * at;
-            q[4 * k] = (int8_t)at;
-            to->bias[k] += 128 * at;
-            part[k] += v * v;
-            left -= v;
+    float inverse[2];
+    int i, c;
+    for (c = 0; c < 2; c++) {
+        to->s[c] = c ? to->s[0] / 254.0f : max / 127.0f;
+        inverse[c] = to->s[c] > 1e-30f ? 1.0f / to->s[c] : 0.0f;
+        to->bias[c] = 0;
+    }
+    for (i = 0; i < p->n_cols; i += 64) {
+        const int count = p->n_cols - i < 64 ? p->n_cols - i : 64;
+        int8_t *q = to->x + i, *q_rest = q + stride;
+        float left[64];
+        to->bias[0] += 128 * kernels->quantize_i8(q, 64, 0, x + i, inverse[0], count);
+        for (c = 0; c < count; c++)
+            left[c] = (float)((double)x[i + c] - (double)to->s[0] * q[c]);
+        to->bias[1] += 128 * kernels->quantize_i8(q_rest, 64, 0, left, inverse[1], count);
+        for (c = 0; c < count; c++) {
+            const double v = (double)x[i + c], a = (double)to->s[0] * q[c], b = (double)to->s[1] * q_rest[c];
+            const double d = v - a - b;
+            whole += v * v;
+            part[0] += a * a;
+            part[1] += b * b;
+            rest += d * d;
         }
-        rest += left * left;
     }
     whole = bni_sqrt(whole);
     rest = bni_sqrt(rest);
@@ -8946,6 +9040,16 @@ static int bni_plane_split(const bni_plane *p, const float *x, int n, float max,
 BNI_INLINE float bni_plane_bound(const bni_plane *p, const bni_goal *goal, int r)
 {
     return p->error[r] * goal->of_error + p->length[r] * goal->of_length + 1e-30f;
+}
+
+/* The sixteens of rows that have one with y + sign * B >= least, and perhaps some that miss it by a rounding: 1e-5 and
+   1e-6 of a sum pay for its few. As bni_ref_plane_seek. */
+static int bni_plane_seek(const bni_plane *p, const bni_kernels *kernels, const bni_goal *goal, const float *y, int sign,
+                          double least, int r, int last)
+{
+    const float more = (float)sign + 1e-5f, by[2] = {more * goal->of_error, more * goal->of_length};
+    least -= 1e-6 * (least < 0 ? -least : least) + 1e-29;
+    return kernels->plane_seek(y, p->error, p->length, by, (float)least, r, last);
 }
 
 /* Puts v in the place of the smallest of heap [k], whose root is the smallest. */
@@ -8965,18 +9069,19 @@ static void bni_plane_replace(float *heap, int k, float v)
 
 /* The threshold from the approximations y [n_rows] of the rows that mask allows (NULL: all): the k-th largest A - B,
    minus reach, minus what rounding to float may have added. heap [k] is scratch. */
-static void bni_plane_threshold(const bni_plane *p, bni_goal *goal, const float *y, int n_rows, const uint32_t *mask,
-                                int k, float reach, float *heap)
+static void bni_plane_threshold(const bni_plane *p, const bni_kernels *kernels, bni_goal *goal, const float *y, int n_rows,
+                                const uint32_t *mask, int k, float reach, float *heap)
 {
     double size;
     int r, i;
     for (i = 0; i < k; i++)
         heap[i] = BNI_PLANE_OUT;
-    for (r = 0; r < n_rows; r++) {
-        const float low = y[r] - bni_plane_bound(p, goal, r);
-        if (low > heap[0] && (!mask || (mask[r >> 5] >> (r & 31) & 1u)))
-            bni_plane_replace(heap, k, low);
-    }
+    for (r = 0; (r = bni_plane_seek(p, kernels, goal, y, -1, (double)heap[0], r, n_rows)) < n_rows; r += 16)
+        for (i = r; i < r + 16 && i < n_rows; i++) {
+            const float low = y[i] - bni_plane_bound(p, goal, i);
+            if (low > heap[0] && (!mask || (mask[i >> 5] >> (i & 31) & 1u)))
+                bni_plane_replace(heap, k, low);
+        }
     size = heap[0] < 0.0f ? -(double)heap[0] : (double)heap[0];
     goal->threshold = (double)heap[0] - (double)reach - 1e-6 * (size + (double)reach);
 }
@@ -9644,7 +9749,8 @@ static void bni_plane_layout(bitnet_model *m, bni_arena *a)
     p->scale = (float *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, 4, BNI_BLOCK_ALIGN);
     p->error = (float *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, 4, BNI_BLOCK_ALIGN);
     p->length = (float *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, 4, BNI_BLOCK_ALIGN);
-    p->strips = (uint8_t *)bni_arena_take_raw(a, (uint64_t)p->n_strips * 16, (uint64_t)p->n_cols, BNI_BLOCK_ALIGN);
+    /* Tiles are 64 columns: the last strip's last one may hold 48 that nobody has stored. */
+    p->strips = (uint8_t *)bni_arena_take_raw(a, 16 * ((uint64_t)p->n_strips * (uint64_t)p->n_cols + 48), 1, BNI_BLOCK_ALIGN);
 }
 
 /* Takes every table and matrix from the arena, in execution order: a pass then reads the block from one end to the
@@ -10860,8 +10966,8 @@ static void bni_units_linear(bitnet_engine *e, const bni_op *op, int layer, uint
 /* One row, one key-value head and the query heads that share it: rope on q and k, attention integers of q, k, v, k and
    v into the cache. The next position of an odd pair of the cache is cleared where this row is the last one: attention
    reads values in pairs of positions, and a factor of 0 must meet a number, not whatever the memory held. Two rows of a
-   session may share a pair, in different bytes. fetch: 1 for the first row of a unit. 4095 = 2^12 - 1: 128 products of 4095^2 stay below 2^31. */
-static void bni_row_heads(bitnet_engine *e, int layer, int u, int kv_head, int fetch, bni_scratch *scratch)
+   session may share a pair, in different bytes. 4095 = 2^12 - 1: 128 products of 4095^2 stay below 2^31. */
+static void bni_row_heads(bitnet_engine *e, int layer, int u, int kv_head, bni_scratch *scratch)
 {
     const bni_hparams *hp = &e->model->hp;
     const bni_kernels *kern = e->kernels;
@@ -10872,9 +10978,7 @@ static void bni_row_heads(bitnet_engine *e, int layer, int u, int kv_head, int f
     float *v = k + bni_pad16(hp->dim[BNI_DIM_KV]), k_scale, v_scale;
     uint8_t *area = row->blocks[row->pos / 64] + bni_area_offset(hp, layer, kv_head);
     uint32_t bits = 0, worst = 0;
-    int head, i;
-    for (i = 0; i < d && fetch; i += 2)        /* keys of a position lie far apart: they come while queries are at work */
-        BNI_PREFETCH(bni_kv_k(area) + i * BNI_KV_BLOCK + 2 * (row->pos % 64));
+    int head;
     for (head = kv_head * shared; head < (kv_head + 1) * shared; head++, q += d) {
         size_t at = (size_t)u * (size_t)hp->n_head + (size_t)head;
         kern->rope(q, rope, hp->n_rot, hp->family->neox);
@@ -10891,14 +10995,33 @@ static void bni_row_heads(bitnet_engine *e, int layer, int u, int kv_head, int f
         bni_row_fail(row, layer + 1);
 }
 
+/* A position's keys lie in as many cache lines as there are pairs of columns, its values side by side: they come while
+   others are at work. */
+static void bni_fetch_slot(const bitnet_engine *e, int layer, int u, int kv_head)
+{
+    const bni_row *row = &e->rows[u];
+    const int d = e->model->hp.head_dim, slot = row->pos % 64;
+    uint8_t *area = row->blocks[row->pos / 64] + bni_area_offset(&e->model->hp, layer, kv_head);
+    int i;
+    for (i = 0; i < d; i += 2)
+        BNI_PREFETCH(bni_kv_k(area) + i * BNI_KV_BLOCK + 2 * slot);
+    for (i = 0; i < bni_pad16(d); i += 16)
+        BNI_PREFETCH(bni_kv_v(area, d) + (slot >> 1) * 2 * bni_pad16(d) + 2 * i);
+}
+
 /* Unit u: one key-value head of up to BNI_HEADS_ROWS rows, so that neighbouring positions, whose keys share cache lines,
    are written by one thread. */
 static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
 {
     const int n = e->model->hp.n_head_kv, first = u / n * BNI_HEADS_ROWS;
+    const int last = first + BNI_HEADS_ROWS < e->pass.n_rows ? first + BNI_HEADS_ROWS : e->pass.n_rows;
     int row;
-    for (row = first; row < first + BNI_HEADS_ROWS && row < e->pass.n_rows; row++)
-        bni_row_heads(e, layer, row, u % n, row == first, scratch);
+    bni_fetch_slot(e, layer, first, u % n);
+    for (row = first; row < last; row++) {
+        if (row + 1 < last && e->rows[row + 1].blocks != e->rows[row].blocks)
+            bni_fetch_slot(e, layer, row + 1, u % n);
+        bni_row_heads(e, layer, row, u % n, scratch);
+    }
 }
 
 /* Unit u: one tile of rows, one key-value head, some of the query heads that share it. They read the same keys and
@@ -10954,7 +11077,7 @@ static void bni_unit_final(bitnet_engine *e, int u)
         bni_row_fail(row, e->model->hp.n_layer + 1);
         memset(h, 0, (size_t)n * sizeof *h);
     }
-    if (row->top > 0 && !bni_plane_split(&e->model->plane, h, e->model->hp.n_embd,
+    if (row->top > 0 && !bni_plane_split(&e->model->plane, e->kernels, h, e->model->hp.n_embd,
                                          bni_bits_float(e->kernels->max_abs(h, n)), &e->splits[u], &e->goals[u]))
         row->top = 0;
 }
@@ -11010,25 +11133,31 @@ static void bni_units_head(bitnet_engine *e, int group, uint32_t u, uint32_t las
 static void bni_unit_threshold(bitnet_engine *e, int group, int u)
 {
     const bni_row *row = &e->rows[e->wanted[group * BNI_ROWS + u]];
-    bni_plane_threshold(&e->model->plane, &e->goals[group * BNI_ROWS + u], row->logits, e->model->hp.n_vocab, row->mask,
-                        row->top, row->reach, e->heaps + u * BNI_PLANE_TOP);
+    bni_plane_threshold(&e->model->plane, e->kernels, &e->goals[group * BNI_ROWS + u], row->logits, e->model->hp.n_vocab,
+                        row->mask, row->top, row->reach, e->heaps + u * BNI_PLANE_TOP);
 }
 
 /* The second pass over block u: logits that may be among the best become exact, the others hopeless. */
 static void bni_unit_rescore(bitnet_engine *e, int group, int u)
 {
     const bni_table *t = &e->model->output;
-    int first = u * BNI_RESCORE_BLOCK, last = first + BNI_RESCORE_BLOCK, i, r;
+    const bni_plane *p = &e->model->plane;
+    int first = u * BNI_RESCORE_BLOCK, last = first + BNI_RESCORE_BLOCK, i, r, next;
     last = last < e->model->hp.n_vocab ? last : e->model->hp.n_vocab;
     for (i = group * BNI_ROWS; i < group * BNI_ROWS + bni_head_rows(e, group); i++) {
+        const bni_goal *goal = &e->goals[i];
         float *y = e->rows[e->wanted[i]].logits;
-        for (r = first; r < last; r++) {
-            float *at = y + r;
-            if (bni_plane_may_win(&e->model->plane, &e->goals[i], *at, r))
-                e->kernels->dot_rows(&at, t->type, t->data + (uint64_t)r * t->row_bytes, (size_t)t->row_bytes, 1,
-                                     bni_row_h(e, i), (size_t)e->h_stride, 1, e->model->hp.n_embd);
-            else
-                *at = BNI_PLANE_OUT;
+        for (r = first; r < last;) {
+            for (next = bni_plane_seek(p, e->kernels, goal, y, 1, goal->threshold, r, last); r < next && r < last; r++)
+                y[r] = BNI_PLANE_OUT;
+            for (; r < next + 16 && r < last; r++) {
+                float *at = y + r;
+                if (bni_plane_may_win(p, goal, *at, r))
+                    e->kernels->dot_rows(&at, t->type, t->data + (uint64_t)r * t->row_bytes, (size_t)t->row_bytes, 1,
+                                         bni_row_h(e, i), (size_t)e->h_stride, 1, e->model->hp.n_embd);
+                else
+                    *at = BNI_PLANE_OUT;
+            }
         }
     }
 }
@@ -12061,12 +12190,13 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     e->row_logits = (float *)bni_arena_take_raw(a, BNI_ROWS * (uint64_t)hp->n_vocab, 4, BNI_BLOCK_ALIGN);
     e->sample_scratch = bni_arena_take_raw(a, 1, bni_sample_scratch(hp->n_vocab), BNI_BLOCK_ALIGN);
     if (e->model->plane.n_cols) {
-        int8_t *x = (int8_t *)bni_arena_take_raw(a, n * 2 * (uint64_t)e->model->plane.n_cols, 1, BNI_BLOCK_ALIGN);
+        const uint64_t split = 2 * (uint64_t)bni_split_stride(e->model->plane.n_cols);
+        int8_t *x = (int8_t *)bni_arena_take(a, n * split, 1, BNI_BLOCK_ALIGN);
         e->splits = (bni_split *)bni_arena_take(a, n, sizeof(bni_split), 8);
         e->goals = (bni_goal *)bni_arena_take(a, n, sizeof(bni_goal), 8);
         e->heaps = (float *)bni_arena_take_raw(a, BNI_ROWS * BNI_PLANE_TOP, 4, BNI_BLOCK_ALIGN);
         for (i = 0; e->splits && i < e->n_batch; i++)
-            e->splits[i].x = x + (size_t)i * 2 * (size_t)e->model->plane.n_cols;
+            e->splits[i].x = x + (size_t)i * (size_t)split;
     }
     scratch = (bni_scratch *)bni_arena_take(a, (uint64_t)e->n_jobs, sizeof(bni_scratch), 8);
     for (i = 0; i < e->n_jobs; i++) {

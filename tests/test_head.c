@@ -124,8 +124,8 @@ static void check_state(const table *t, const bni_kernels *kernels, const float 
     double worst = 0;
     int r, k, i, lost;
     for (i = 0; i < t->n; i++) max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
-    split.x = (int8_t *)malloc(2 * (size_t)t->n_pad);
-    CHECK(bni_plane_split(&t->plane, x, t->n, max, &split, &goal), "state kind %d has no bound", kind);
+    split.x = (int8_t *)calloc(2, (size_t)bni_split_stride(t->n_pad));
+    CHECK(bni_plane_split(&t->plane, kernels, x, t->n, max, &split, &goal), "state kind %d has no bound", kind);
     kernels->plane_rows(&about, t->plane.strips, t->plane.scale, t->plane.n_strips, t->plane.n_cols, &split, 1);
     kernels->dot_rows(&exact, BNI_TYPE_F16, (const uint8_t *)t->rows, (size_t)t->n * 2, t->n_rows, x, 0, 1, t->n);
     for (r = 0; r < t->n_rows; r++) {
@@ -137,7 +137,7 @@ static void check_state(const table *t, const bni_kernels *kernels, const float 
     qsort(sorted, (size_t)t->n_rows, 4, descending);
     for (k = 0; k < 4; k++) {
         const int top = tops[k] < t->n_rows ? tops[k] : t->n_rows;
-        bni_plane_threshold(&t->plane, &goal, about, t->n_rows, NULL, top, 0.0f, heap);
+        bni_plane_threshold(&t->plane, kernels, &goal, about, t->n_rows, NULL, top, 0.0f, heap);
         for (lost = 0, r = 0; r < t->n_rows; r++) {
             const int kept = bni_plane_may_win(&t->plane, &goal, about[r], r);
             if (exact[r] >= sorted[top - 1] && !kept) lost++;
