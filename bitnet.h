@@ -4536,6 +4536,7 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_pair_tile BNI_FN(bni_pair_tile)
 #define bni_pair_rows BNI_FN(bni_pair_rows)
 #define bni_pair_products BNI_FN(bni_pair_products)
+#define bni_attend_ahead BNI_FN(bni_attend_ahead)
 #define bni_attend_scores BNI_FN(bni_attend_scores)
 #define bni_attend_weights BNI_FN(bni_attend_weights)
 #define bni_attend_values BNI_FN(bni_attend_values)
@@ -4760,9 +4761,10 @@ static void BNI_FN(bni_rope)(float *x, const float *cos_sin, int n_rot, int neox
    both the layout of a KV area makes the lanes contiguous and lets a pair of factors be one 32-bit broadcast.
 
    out[r][16 v + l] = sum over p of m[p][16 v + l] . a[r][p], rows and vectors constants, the accumulators in registers.
-   m: pairs of int16, stride int16 elements from one p to the next; a: [rows][ld_a] int16. */
+   m: pairs of int16, stride int16 elements from one p to the next; a: [rows][ld_a] int16. ahead: bytes from what is read
+   to what is fetched. */
 BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, int ld_out, const int16_t *m,
-                               int stride, int n_pairs, const int16_t *a, int ld_a)
+                               int stride, int n_pairs, const int16_t *a, int ld_a, uintptr_t ahead)
 {
     bni_vp acc[BNI_TILE_ROWS][BNI_TILE_VECTORS];
     bni_vi operand[BNI_TILE_VECTORS];
@@ -4773,7 +4775,7 @@ BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, 
     for (p = 0; p < n_pairs; p++, m += stride) {
         BNI_UNROLL for (v = 0; v < vectors; v++) {
             operand[v] = bni_vi_load(m + 32 * v);
-            __builtin_prefetch(m + 32 * v + 8 * (ptrdiff_t)stride, 0, 3);
+            __builtin_prefetch((const void *)((uintptr_t)(m + 32 * v) + ahead), 0, 2);
         }
         BNI_UNROLL for (r = 0; r < rows; r++) {
             bni_vi factor = bni_vi_set((int32_t)bni_load_u32(a + (ptrdiff_t)r * ld_a + 2 * p));
@@ -4788,28 +4790,28 @@ BNI_VINLINE void bni_pair_tile(const int rows, const int vectors, int32_t *out, 
 
 /* One group of rows over all vectors: whole tiles, then single vectors. */
 BNI_VINLINE void bni_pair_rows(const int rows, int n_vectors, int32_t *out, int ld_out, const int16_t *m, int stride,
-                               int n_pairs, const int16_t *a, int ld_a)
+                               int n_pairs, const int16_t *a, int ld_a, uintptr_t ahead)
 {
     int v = 0;
     for (; v + BNI_TILE_VECTORS <= n_vectors; v += BNI_TILE_VECTORS)
-        bni_pair_tile(rows, BNI_TILE_VECTORS, out + 16 * v, ld_out, m + 32 * v, stride, n_pairs, a, ld_a);
+        bni_pair_tile(rows, BNI_TILE_VECTORS, out + 16 * v, ld_out, m + 32 * v, stride, n_pairs, a, ld_a, ahead);
     for (; v < n_vectors; v++)
-        bni_pair_tile(rows, 1, out + 16 * v, ld_out, m + 32 * v, stride, n_pairs, a, ld_a);
+        bni_pair_tile(rows, 1, out + 16 * v, ld_out, m + 32 * v, stride, n_pairs, a, ld_a, ahead);
 }
 
 /* out [n_rows][n_vectors * 16]: all rows, as many at a time as a tile has. The switch turns the number of rows into a
    constant, so that accumulators stay in registers. */
 static void bni_pair_products(int n_rows, int n_vectors, int32_t *out, int ld_out, const int16_t *m, int stride,
-                              int n_pairs, const int16_t *a, int ld_a)
+                              int n_pairs, const int16_t *a, int ld_a, uintptr_t ahead)
 {
     while (n_rows > 0) {
         const int rows = n_rows < BNI_TILE_ROWS ? n_rows : BNI_TILE_ROWS;
         switch (rows) {
-        case 1: bni_pair_rows(1, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
-        case 2: bni_pair_rows(2, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
+        case 1: bni_pair_rows(1, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a, ahead); BNI_APART; break;
+        case 2: bni_pair_rows(2, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a, ahead); BNI_APART; break;
 #if BNI_TILE_ROWS == 4
-        case 3: bni_pair_rows(3, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
-        default: bni_pair_rows(4, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a); BNI_APART; break;
+        case 3: bni_pair_rows(3, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a, ahead); BNI_APART; break;
+        default: bni_pair_rows(4, n_vectors, out, ld_out, m, stride, n_pairs, a, ld_a, ahead); BNI_APART; break;
 #endif
         }
         n_rows -= rows;
@@ -4818,9 +4820,21 @@ static void bni_pair_products(int n_rows, int n_vectors, int32_t *out, int ld_ou
     }
 }
 
+/* Bytes from the block at start to the next one, or, from the last keys, to the first values (values: 1 while those are
+   read). A block is fetched into the second cache while the one before is at work: reading alone, one core waits. */
+static uintptr_t bni_attend_ahead(const bni_attend *a, int start, int last, int values)
+{
+    const uint8_t *here = a->blocks[start / BNI_KV_BLOCK], *next = here;
+    if (start + BNI_KV_BLOCK <= last)
+        next = a->blocks[start / BNI_KV_BLOCK + 1];
+    else if (!values)
+        next = a->blocks[0] + (size_t)(2 * BNI_KV_BLOCK * a->head_dim);
+    return (uintptr_t)next - (uintptr_t)here;
+}
+
 /* The scores of the 64 positions from start on, for every row, into a->scores: -infinity where the row does not look.
    highest[r] is raised to the largest. ints: scratch [16][ld]. */
-static void bni_attend_scores(const bni_attend *a, int start, float *highest, int32_t *ints, int ld)
+static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, float *highest, int32_t *ints, int ld)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     const bni_vf never = bni_vf_set(-bni_bits_float(0x7f800000u));
@@ -4833,7 +4847,7 @@ static void bni_attend_scores(const bni_attend *a, int start, float *highest, in
     for (part = 0; part < d; part += 128) {
         const int columns = d - part < 128 ? d - part : 128;
         bni_pair_products(a->n_rows, (count + 15) / 16, ints, ld, bni_kv_k(area) + part * BNI_KV_BLOCK,
-                          2 * BNI_KV_BLOCK, columns / 2, a->q + part, dp);
+                          2 * BNI_KV_BLOCK, columns / 2, a->q + part, dp, ahead);
         for (r = 0; r < a->n_rows; r++) {
             float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
             const bni_vf scale = bni_vf_set(a->q_scale[r] * a->scale);
@@ -4885,8 +4899,8 @@ static float bni_attend_weights(int16_t *w, const float *score, const float *v_s
 }
 
 /* o[r] += factor[r] * (w[r] . V) for the block from start on; l[r] grows. Scratch: w [16][64], ints [16][ld]. */
-static void bni_attend_values(const bni_attend *a, int start, const float *highest, float *l, float *o, int16_t *w,
-                              int32_t *ints, int ld)
+static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, const float *highest, float *l, float *o,
+                              int16_t *w, int32_t *ints, int ld)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
@@ -4902,7 +4916,7 @@ static void bni_attend_values(const bni_attend *a, int start, const float *highe
             memset(w + r * BNI_KV_BLOCK, 0, BNI_KV_BLOCK * sizeof *w);
         count = n > count ? n : count;
     }
-    bni_pair_products(a->n_rows, dp / 16, ints, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK);
+    bni_pair_products(a->n_rows, dp / 16, ints, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
     for (r = 0; r < a->n_rows; r++) {
         const bni_vf f = bni_vf_set(factor[r]);
         float *to = o + (ptrdiff_t)r * dp;
@@ -4933,9 +4947,9 @@ static void BNI_FN(bni_attend)(const bni_attend *a)
     }
     memset(o, 0, (size_t)a->n_rows * (size_t)dp * sizeof *o);
     for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_attend_scores(a, start, highest, ints, ld);
+        bni_attend_scores(a, start, bni_attend_ahead(a, start, last, 0), highest, ints, ld);
     for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_attend_values(a, start, highest, l, o, w, ints, ld);
+        bni_attend_values(a, start, bni_attend_ahead(a, start, last, 1), highest, l, o, w, ints, ld);
     for (r = 0; r < a->n_rows; r++) {
         float *from = o + (ptrdiff_t)r * dp;
         for (c = 0; c < dp; c += 16)
