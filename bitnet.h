@@ -3186,7 +3186,7 @@ typedef struct bni_kernels {
     bni_matmul_fn *matmul_tiles[BNI_N_PACKED];  /* AMX: activations in another order; else NULL */
     void (*rescale)(float *y, size_t y_stride, const int32_t *sum, int ld, const int32_t *x_sum, const float *s,
                     const float *w_scale, int n_rows, int n, int then);
-    void (*rope)(float *x, const float *cos_sin, int n_rot, int neox);
+    void (*rope)(float *y, const float *x, const float *cos_sin, int n_rot, int neox);
     void (*attend)(const bni_attend *a);
     void (*dot_rows)(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows, const float *x,
                      size_t x_stride, int n_tokens, int n);
@@ -3341,22 +3341,22 @@ static void bni_rescale_groups(float *y, const int32_t *part, const int32_t *x_s
 }
 
 /* Pairs first .. last - 1 of bni_ref_rope; kernels call it for what is left of a head. */
-static void bni_ref_rope_pairs(float *x, const float *cos_sin, int first, int last, int n_rot, int neox)
+static void bni_ref_rope_pairs(float *y, const float *x, const float *cos_sin, int first, int last, int n_rot, int neox)
 {
     const int step = neox ? 1 : 2, apart = neox ? n_rot / 2 : 1;
     int i;
     for (i = first; i < last; i++) {
-        float *p = x + i * step, a = p[0], b = p[apart], c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
-        p[0] = bni_mulf(a, c) - bni_mulf(b, s);
-        p[apart] = bni_mulf(a, s) + bni_mulf(b, c);
+        const float a = x[i * step], b = x[i * step + apart], c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+        y[i * step] = bni_mulf(a, c) - bni_mulf(b, s);
+        y[i * step + apart] = bni_mulf(a, s) + bni_mulf(b, c);
     }
 }
 
-/* Turns the first n_rot columns of one head x in place by the angles whose cosines and sines are cos_sin [n_rot/2][2].
-   Pair i is (x[i], x[i + n_rot/2]) if neox, else (x[2i], x[2i + 1]). x: any alignment. */
-static void bni_ref_rope(float *x, const float *cos_sin, int n_rot, int neox)
+/* Turns the first n_rot columns of one head x by the angles whose cosines and sines are cos_sin [n_rot/2][2], to y. Pair
+   i is (x[i], x[i + n_rot/2]) if neox, else (x[2i], x[2i + 1]). Any alignment; y may be x. */
+static void bni_ref_rope(float *y, const float *x, const float *cos_sin, int n_rot, int neox)
 {
-    bni_ref_rope_pairs(x, cos_sin, 0, n_rot / 2, n_rot, neox);
+    bni_ref_rope_pairs(y, x, cos_sin, 0, n_rot / 2, n_rot, neox);
 }
 
 /* ------------------------------------------------------------------------------------------- I2_S in place */
@@ -4531,6 +4531,9 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 
 #define bni_vf_exp BNI_FN(bni_vf_exp)
 #define bni_vf_act BNI_FN(bni_vf_act)
+#define bni_over BNI_FN(bni_over)
+#define bni_over_set BNI_FN(bni_over_set)
+#define bni_vf_over BNI_FN(bni_vf_over)
 #define bni_rescaled BNI_FN(bni_rescaled)
 #define bni_load_tail BNI_FN(bni_load_tail)
 #define bni_pair_tile BNI_FN(bni_pair_tile)
@@ -4696,11 +4699,37 @@ static float BNI_FN(bni_quantize_i16)(int16_t *q, const float *x, int n, int n_p
     return bni_bits_float(max) / limit;
 }
 
+/* Division of many integers by one number. AVX-512 divides 16 lanes in 16 cycles or more and multiplies them in half a one,
+   so: with y = 1 / s rounded and q = v y, the remainder v - q s is exact in one fused operation, and q + remainder * y is
+   as near as one float can be, or nearly. Once more, and it is v / s rounded (P. Markstein, IBM J. Res. Dev. 34, 1990,
+   theorem 8.2; the first time was enough for all of 18 billion quotients tried, but that is no proof). |v| >= 1 or 0, and
+   s from 1e-18 to 1e18, so that nothing comes near the ends of the exponents. */
+typedef struct bni_over { bni_vf s, y; int usual; } bni_over;
+BNI_VINLINE bni_over bni_over_set(float s)
+{
+    bni_over o;
+    o.usual = s >= 1e-18f && s <= 1e18f;
+    o.s = bni_vf_set(s);
+    o.y = bni_vf_set(1.0f / s);
+    return o;
+}
+BNI_VINLINE bni_vf bni_vf_over(bni_vf v, const bni_over *o)
+{
+#if BNI_ISA == BNI_ISA_AVX512
+    if (BNI_LIKELY(o->usual)) {
+        bni_vf q = bni_vf_mul(v, o->y);
+        q = _mm512_fmadd_ps(_mm512_fnmadd_ps(q, o->s, v), o->y, q);
+        return _mm512_fmadd_ps(_mm512_fnmadd_ps(q, o->s, v), o->y, q);
+    }
+#endif
+    return bni_vf_div(v, o->s);
+}
+
 /* v = (sum - x_sum) / s * w_scale. A division, not a product with 1 / s: that would be rounded twice. */
-BNI_VINLINE bni_vf bni_rescaled(const int32_t *sum, bni_vi x_sum, bni_vf s, const float *w_scale)
+BNI_VINLINE bni_vf bni_rescaled(const int32_t *sum, bni_vi x_sum, const bni_over *s, const float *w_scale)
 {
     bni_vf v = bni_vf_from_int(bni_vi_sub(bni_vi_load(sum), x_sum));
-    return bni_vf_mul(bni_vf_div(v, s), bni_vf_load(w_scale));
+    return bni_vf_mul(bni_vf_over(v, s), bni_vf_load(w_scale));
 }
 
 /* Gate and up meet here rather than in memory: writing both would be most of what a prompt writes. */
@@ -4710,26 +4739,26 @@ static void BNI_FN(bni_rescale)(float *y, size_t y_stride, const int32_t *sum, i
     int t, i;
     for (t = 0; t < n_rows; t++, y += y_stride, sum += ld) {
         const bni_vi minus = bni_vi_set(x_sum[t]);
-        const bni_vf by = bni_vf_set(s[t]);
+        const bni_over by = bni_over_set(s[t]);
         if (then == BNI_THEN_SET)
             for (i = 0; i < n; i += 16)
-                bni_vf_store(y + i, bni_rescaled(sum + i, minus, by, w_scale + i));
+                bni_vf_store(y + i, bni_rescaled(sum + i, minus, &by, w_scale + i));
         else if (then == BNI_THEN_ADD)
             for (i = 0; i < n; i += 16)
-                bni_vf_store(y + i, bni_vf_add(bni_vf_load(y + i), bni_rescaled(sum + i, minus, by, w_scale + i)));
+                bni_vf_store(y + i, bni_vf_add(bni_vf_load(y + i), bni_rescaled(sum + i, minus, &by, w_scale + i)));
         else
             for (i = 0; i < n; i += 32) {
-                const bni_vf gate = bni_rescaled(sum + i, minus, by, w_scale + i);
-                const bni_vf up = bni_rescaled(sum + i + 16, minus, by, w_scale + i + 16);
+                const bni_vf gate = bni_rescaled(sum + i, minus, &by, w_scale + i);
+                const bni_vf up = bni_rescaled(sum + i + 16, minus, &by, w_scale + i + 16);
                 bni_vf_store(y + i / 2, bni_vf_mul(bni_vf_act(gate, then), up));
             }
     }
 }
 
-/* Turns each pair by its angle, in place; cos_sin [n_rot / 2][2]. Without neox the pairs lie side by side and are
+/* Turns each pair by its angle; cos_sin [n_rot / 2][2]. Without neox the pairs lie side by side and are
    unzipped to vectors of firsts and seconds. What doesn't fill a vector is left to the reference: the same bits, as
    pairs don't meet. */
-static void BNI_FN(bni_rope)(float *x, const float *cos_sin, int n_rot, int neox)
+static void BNI_FN(bni_rope)(float *y, const float *x, const float *cos_sin, int n_rot, int neox)
 {
     const int half = n_rot / 2;
     bni_vf a, b, c, s, turned;
@@ -4745,13 +4774,13 @@ static void BNI_FN(bni_rope)(float *x, const float *cos_sin, int n_rot, int neox
         turned = bni_vf_sub(bni_vf_mul(a, c), bni_vf_mul(b, s));
         b = bni_vf_add(bni_vf_mul(a, s), bni_vf_mul(b, c));
         if (neox) {
-            bni_vf_store(x + i, turned);
-            bni_vf_store(x + half + i, b);
+            bni_vf_store(y + i, turned);
+            bni_vf_store(y + half + i, b);
         } else {
-            bni_vf_zip(x + 2 * i, turned, b);
+            bni_vf_zip(y + 2 * i, turned, b);
         }
     }
-    bni_ref_rope_pairs(x, cos_sin, i, half, n_rot, neox);
+    bni_ref_rope_pairs(y, x, cos_sin, i, half, n_rot, neox);
 }
 
 /* ------------------------------------------------------------------------------------------------ attention */
@@ -10659,7 +10688,7 @@ typedef struct bni_tile { int32_t first, n; } bni_tile;
 
 /* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
 typedef struct bni_scratch {
-    float *norm;                     /* [widest] */
+    float *norm;                     /* [widest]; for HEADS a turned head */
     float *scores;                   /* [16][ld_scores] */
     float *attend;                   /* BNI_ATTEND_SCRATCH */
     int32_t *sums;                   /* [16][BNI_MAX_CHUNK * 32] or [BNI_BLOCK_ROWS][32] */
@@ -10977,6 +11006,15 @@ static void bni_units_linear(bitnet_engine *e, const bni_op *op, int layer, uint
     }
 }
 
+/* A head x [head_dim] with its first n_rot columns turned, to y. x stays as it is: a line of h that nobody writes need not
+   go back to memory. */
+static void bni_head_turn(const bitnet_engine *e, float *y, const float *x, const float *rope)
+{
+    const bni_hparams *hp = &e->model->hp;
+    e->kernels->rope(y, x, rope, hp->n_rot, hp->family->neox);
+    memcpy(y + hp->n_rot, x + hp->n_rot, (size_t)(hp->head_dim - hp->n_rot) * sizeof *y);
+}
+
 /* One row, one key-value head and the query heads that share it: rope on q and k, attention integers of q, k, v, k and
    v into the cache. The next position of an odd pair of the cache is cleared where this row is the last one: attention
    reads values in pairs of positions, and a factor of 0 must meet a number, not whatever the memory held. Two rows of a
@@ -10988,19 +11026,20 @@ static void bni_row_heads(bitnet_engine *e, int layer, int u, int kv_head, bni_s
     const int d = hp->head_dim, dp = bni_pad16(d), shared = hp->n_head / hp->n_head_kv;
     bni_row *row = &e->rows[u];
     const float *rope = e->rope + (size_t)u * (size_t)hp->n_rot;
-    float *q = bni_row_h(e, u) + kv_head * shared * d, *k = bni_row_h(e, u) + bni_pad16(hp->dim[BNI_DIM_Q]) + kv_head * d;
-    float *v = k + bni_pad16(hp->dim[BNI_DIM_KV]), k_scale, v_scale;
+    const float *q = bni_row_h(e, u) + kv_head * shared * d, *k = bni_row_h(e, u) + bni_pad16(hp->dim[BNI_DIM_Q]) + kv_head * d;
+    const float *v = k + bni_pad16(hp->dim[BNI_DIM_KV]);
+    float k_scale, v_scale;
     uint8_t *area = row->blocks[row->pos / 64] + bni_area_offset(hp, layer, kv_head);
     uint32_t bits = 0, worst = 0;
     int head;
     for (head = kv_head * shared; head < (kv_head + 1) * shared; head++, q += d) {
         size_t at = (size_t)u * (size_t)hp->n_head + (size_t)head;
-        kern->rope(q, rope, hp->n_rot, hp->family->neox);
-        e->q16_scale[at] = kern->quantize_i16(e->q16 + at * (size_t)dp, q, d, dp, 4095, &bits);
+        bni_head_turn(e, scratch->norm, q, rope);
+        e->q16_scale[at] = kern->quantize_i16(e->q16 + at * (size_t)dp, scratch->norm, d, dp, 4095, &bits);
         worst = bits > worst ? bits : worst;
     }
-    kern->rope(k, rope, hp->n_rot, hp->family->neox);
-    k_scale = kern->quantize_i16(scratch->k, k, d, dp, 4095, &bits);
+    bni_head_turn(e, scratch->norm, k, rope);
+    k_scale = kern->quantize_i16(scratch->k, scratch->norm, d, dp, 4095, &bits);
     worst = bits > worst ? bits : worst;
     v_scale = kern->quantize_i16(scratch->v, v, d, dp, 4095, &bits);
     worst = bits > worst ? bits : worst;
@@ -11023,6 +11062,21 @@ static void bni_fetch_slot(const bitnet_engine *e, int layer, int u, int kv_head
         BNI_PREFETCH(bni_kv_v(area, d) + (slot >> 1) * 2 * bni_pad16(d) + 2 * i);
 }
 
+/* And what the next row's heads are made of. */
+static void bni_fetch_heads(const bitnet_engine *e, int u, int kv_head)
+{
+    const bni_hparams *hp = &e->model->hp;
+    const int d = hp->head_dim, n = hp->n_head / hp->n_head_kv * d;
+    const float *h = bni_row_h(e, u), *k = h + bni_pad16(hp->dim[BNI_DIM_Q]) + kv_head * d;
+    int i;
+    for (i = 0; i < n; i += 16)
+        BNI_PREFETCH(h + kv_head * n + i);
+    for (i = 0; i < d; i += 16) {
+        BNI_PREFETCH(k + i);
+        BNI_PREFETCH(k + bni_pad16(hp->dim[BNI_DIM_KV]) + i);
+    }
+}
+
 /* Unit u: one key-value head of up to BNI_HEADS_ROWS rows, so that neighbouring positions, whose keys share cache lines,
    are written by one thread. */
 static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
@@ -11032,6 +11086,8 @@ static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scra
     int row;
     bni_fetch_slot(e, layer, first, u % n);
     for (row = first; row < last; row++) {
+        if (row + 1 < last)
+            bni_fetch_heads(e, row + 1, u % n);
         if (row + 1 < last && e->rows[row + 1].blocks != e->rows[row].blocks)
             bni_fetch_slot(e, layer, row + 1, u % n);
         bni_row_heads(e, layer, row, u % n, scratch);

@@ -213,6 +213,31 @@ static void test_rescale(int n, int kind)
     free_all("rescale");
 }
 
+/* The division by the activations' scale where a kernel does it in other steps: all sizes of both, many mantissas. */
+static void test_division(void)
+{
+    enum { N = 1024 };
+    int32_t *sum = (int32_t *)buffer(N * 4, 0), zero = 0;
+    float *w = floats(N), *a = floats(N), *b = floats(N), s;
+    int i, k, set, many = fast ? 300 : 6000;
+    for (i = 0; i < N; i++) w[i] = 1.0f;
+    for (k = 0; k < many; k++) {
+        const uint32_t bits = (uint32_t)(test_random(&seed) >> 9);
+        static const uint32_t edges[] = {0, 1, 2, 0x7fffff, 0x7ffffe, 0x400000, 0x3fffff, 0x2aaaab};
+        s = bni_bits_float((uint32_t)(2 + k % 250) << 23 | (k % 4 ? bits & 0x7fffff : edges[bits % 8]));
+        for (i = 0; i < N; i++) {
+            sum[i] = (int32_t)(test_random(&seed) >> (i % 32)) * (i & 1 ? -1 : 1);
+            if (i % 8 == 0) sum[i] = (int32_t)(bits >> (i / 8 % 24)) + i % 3 - 1;     /* near multiples of s */
+        }
+        bni_kernels_scalar.rescale(a, 0, sum, 0, &zero, &s, w, 1, N, BNI_THEN_SET);
+        for (set = 0; set < n_sets; set++) {
+            sets[set]->rescale(b, 0, sum, 0, &zero, &s, w, 1, N, BNI_THEN_SET);
+            CHECK(same(a, b, N), "%s rescale by %g", sets[set]->name, (double)s);
+        }
+    }
+    free_all("division");
+}
+
 static void test_rope(int n_rot, int kind)
 {
     float *x = (float *)buffer((size_t)n_rot * 4, 8), *a = (float *)buffer((size_t)n_rot * 4, 8);
@@ -223,13 +248,15 @@ static void test_rope(int n_rot, int kind)
         cs[i] = number(NORMAL);
     }
     for (neox = 0; neox < 2; neox++) {
-        memcpy(a, x, (size_t)n_rot * 4);
-        bni_kernels_scalar.rope(a, cs, n_rot, neox);
+        bni_kernels_scalar.rope(a, x, cs, n_rot, neox);
         hash_floats(a, n_rot);
         for (s = 0; s < n_sets; s++) {
-            memcpy(b, x, (size_t)n_rot * 4);
-            sets[s]->rope(b, cs, n_rot, neox);
+            memset(b, 0xee, (size_t)n_rot * 4);
+            sets[s]->rope(b, x, cs, n_rot, neox);
             CHECK(same(a, b, n_rot), "%s rope n_rot=%d neox=%d", sets[s]->name, n_rot, neox);
+            memcpy(b, x, (size_t)n_rot * 4);
+            sets[s]->rope(b, b, cs, n_rot, neox);
+            CHECK(same(a, b, n_rot), "%s rope in place n_rot=%d neox=%d", sets[s]->name, n_rot, neox);
         }
     }
     free_all("rope");
@@ -1101,6 +1128,7 @@ int main(int argc, char **argv)
     }
     /* Changes with the cases above; if it changes without them, the definition of the numbers has changed. */
     CHECK(hash == (fast ? UINT64_C(0xa686cfb6eb3da132) : UINT64_C(0x3331f219f94f06ff)), "the reference's results are not those of other builds: run with --hash");
+    test_division();
     test_in_place();
     test_kv();
     test_decode();
