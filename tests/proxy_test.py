@@ -139,9 +139,9 @@ class Proxy:
         answer = self.ask(talk, max_tokens=1)
         return answer if isinstance(answer, int) else answer["model"]
 
-    def open(self, talk, **fields):
+    def open(self, talk, text="Hello", **fields):
         """A socket with a request sent."""
-        body = json.dumps(question([talk + "Hello"], **fields)).encode()
+        body = json.dumps(question([talk + text], **fields)).encode()
         s = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test\r\nX-Session-ID: %s\r\n"
                   b"Content-Length: %d\r\n\r\n" % (talk.encode(), len(body)) + body)
@@ -205,12 +205,14 @@ def passes_through(p):
 
 
 def streaming(p):
+    """A stream's first event comes before its prompt is read. Here that takes long, and then there is little more: all of it
+    fits into any buffer, so a proxy that collects gives it away at once."""
     pieces = []
-    read_pieces(p.open("stream", stream=True, max_tokens=1000), pieces)          # a server sends some every 10 ms
+    read_pieces(p.open(p.name, HELLO * 60, stream=True, max_tokens=8), pieces)
     text = b"".join(data for _, data in pieces)
-    check(p.name + ": a stream", text.count(b"data: ") > 100 and b"data: [DONE]" in text, text[-300:])
-    check(p.name + ": comes in pieces", len(pieces) > 20, len(pieces))
-    check(p.name + ": from the beginning on", pieces[0][0] < pieces[-1][0] / 3, (pieces[0][0], pieces[-1][0]))
+    check(p.name + ": a stream", len(text) < 4000 and text.count(b"data: ") > 2 and b"data: [DONE]" in text, text[-300:])
+    check(p.name + ": comes in pieces, not at the end", len(pieces) > 1 and pieces[0][0] < pieces[-1][0] / 2,
+          [(seconds, len(data)) for seconds, data in pieces])
 
 
 def hang_up(p, servers):
