@@ -1,15 +1,16 @@
-"""Three servers behind the proxies, which run with the files that examples/server holds; only ports, a
-waiting time and what needs root or the system's folders is replaced. Called by test_proxy.sh: proxy_test.py BUILD ROOT SCRATCH PROXY...
+"""Three servers behind the proxies, which run with the files that examples/server holds; only ports, a waiting time and
+what needs root or the system's folders is replaced. Called by test_proxy.sh: proxy_test.py BUILD ROOT SCRATCH PROXY...
 
-The servers are called one, two and three, and say so in the `model` of every answer. All have the model slow.gguf, which
-takes some milliseconds for a token, so that a stream lasts long enough to be looked at."""
+The servers are called one, two and three, and say so in the `model` of every answer. All have the model slow.gguf,
+whose streams last long enough to be looked at."""
 import json, os, re, socket, subprocess, sys, threading, time
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BUILD, ROOT, SCRATCH = sys.argv[1:4]
 KEY = {"Authorization": "Bearer sk-test"}
-TALKS = ["%c-talk" % c for c in range(97, 121)]          # unlike from the first letter on: no slot is thought to be theirs
+# Unlike from the first letter on, so that none is given another's slot for the sake of their common beginning.
+TALKS = ["%c-talk" % c for c in range(97, 121)]
 HELLO = ": hello, here are some words, enough of them that it is worth while to find the slot that has read them. "
 failed = 0
 
@@ -59,8 +60,8 @@ class Server:
     def __init__(self, name, port=0):
         self.log = open(SCRATCH + "/" + name + ".log", "a")
         self.process = subprocess.Popen(
-            [BUILD + "/server", "-m", SCRATCH + "/slow.gguf", "-a", name, "-t", "1", "-np", "24", "--api-key", "sk-test",
-             "--port", str(port)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
+            [BUILD + "/server", "-m", SCRATCH + "/slow.gguf", "-a", name, "-t", "1", "-np", "24",
+             "--api-key", "sk-test", "--port", str(port)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
         self.port = int(self.process.stdout.readline().decode().rsplit(":", 1)[1])
         until(lambda: call(self.port, "GET", "/health")[0] == 200, 30)
 
@@ -86,7 +87,8 @@ class Impostor(BaseHTTPRequestHandler):
         self.reply(503, b'{"error":{"code":503,"message":"full","type":"unavailable_error"}}')
 
     def reply(self, status, body):
-        self.wfile.write(b"HTTP/1.1 %d x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body)
+        head = b"HTTP/1.1 %d x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
+        self.wfile.write(head + body)
 
     def log_message(self, *args):
         pass
@@ -103,21 +105,26 @@ class Proxy:
         self.name, self.port = name, free_port()
         if name == "nginx":
             self.write("nginx.conf", ports, [("listen 8080;", "listen 127.0.0.1:%d;" % self.port)])
-            temp = " ".join("%s_temp_path %s/%s;" % (x, SCRATCH, x) for x in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+            folders = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            temp = " ".join("%s_temp_path %s/%s;" % (x, SCRATCH, x) for x in folders)
             open(SCRATCH + "/main.conf", "w").write(
                 NGINX % ("user root;" if os.getuid() == 0 else "", SCRATCH, SCRATCH, temp, SCRATCH))
             args = ["nginx", "-p", SCRATCH, "-e", SCRATCH + "/nginx.log", "-c", SCRATCH + "/main.conf"]
         else:
-            self.write("haproxy.cfg", ports, [("bind :8080", "bind 127.0.0.1:%d" % self.port), ("    user haproxy\n", ""),
-                       ("    group haproxy\n", ""), ("    chroot /var/lib/haproxy\n", ""), ("log /dev/log local0", "log stdout format raw local0")])
+            changes = [("bind :8080", "bind 127.0.0.1:%d" % self.port), ("log /dev/log", "log stdout format raw")]
+            for line in ("user haproxy", "group haproxy", "chroot /var/lib/haproxy"):
+                changes.append(("    " + line + "\n", ""))
+            self.write("haproxy.cfg", ports, changes)
             args = ["haproxy", "-db", "-f", SCRATCH + "/haproxy.cfg"]
         self.out = open(SCRATCH + "/" + name + ".out", "w+")
         self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out)
 
     def write(self, name, ports, changes):
         """Our configuration to SCRATCH, with these changes and the servers' ports."""
-        text = open(ROOT + "/examples/server/" + name).read().replace("fail_timeout=5s", "fail_timeout=1s")      # to wait less
-        for old, new in changes + [("127.0.0.1:%d" % (8081 + i), "127.0.0.1:%d" % port) for i, port in enumerate(ports)]:
+        text = open(ROOT + "/examples/server/" + name).read()
+        text = text.replace("fail_timeout=5s", "fail_timeout=1s")                # to wait less
+        changes = changes + [("127.0.0.1:%d" % (8081 + i), "127.0.0.1:%d" % port) for i, port in enumerate(ports)]
+        for old, new in changes:
             assert text.count(old) == 1, (name, old)
             text = text.replace(old, new)
         open(SCRATCH + "/" + name, "w").write(text)
@@ -131,7 +138,8 @@ class Proxy:
     def ask(self, talk, texts=(HELLO,), **fields):
         """The answer, or its status where that is not 200."""
         body = question([talk + texts[0] if talk else texts[0], *texts[1:]], **fields)
-        status, _, answer = call(self.port, "POST", "/v1/chat/completions", body, {**KEY, **({"X-Session-ID": talk} if talk else {})})
+        headers = {**KEY, "X-Session-ID": talk} if talk else KEY
+        status, _, answer = call(self.port, "POST", "/v1/chat/completions", body, headers)
         return answer if status == 200 else status
 
     def where(self, talk):
@@ -143,8 +151,8 @@ class Proxy:
         """A socket with a request sent."""
         body = json.dumps(question([talk + text], **fields)).encode()
         s = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test\r\nX-Session-ID: %s\r\n"
-                  b"Content-Length: %d\r\n\r\n" % (talk.encode(), len(body)) + body)
+        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test\r\n"
+                  b"X-Session-ID: %s\r\nContent-Length: %d\r\n\r\n" % (talk.encode(), len(body)) + body)
         return s
 
     def end(self):
@@ -172,7 +180,7 @@ def read_pieces(s, pieces):
 # -------------------------------------------------------------------------------------------------- the tests
 
 def full_server(proxies, port):
-    """A 503 of one server is another one's work. One failure only, as nginx would pass over the server after the second."""
+    """A 503 of one server is another one's work. One only: nginx would pass over the server after the second."""
     fake = ThreadingHTTPServer(("127.0.0.1", port), Impostor)
     threading.Thread(target=fake.serve_forever, daemon=True).start()
     for p in proxies:
@@ -181,18 +189,19 @@ def full_server(proxies, port):
         for talk in TALKS:
             if not Impostor.asked:
                 statuses.append(p.ask(talk))
-        check(p.name + ": a full server's request goes to another", Impostor.asked == 1 and not any(isinstance(s, int) for s in statuses),
-              (Impostor.asked, [s for s in statuses if isinstance(s, int)]))
+        bad = [s for s in statuses if isinstance(s, int)]
+        check(p.name + ": a full server's request goes to another", Impostor.asked == 1 and not bad, (Impostor.asked, bad))
     fake.shutdown()
     fake.server_close()
 
 
 def passes_through(p):
     status, headers, page = call(p.port, "GET", "/", headers={})
-    check(p.name + ": the page, with its headers", status == 200 and b"<title>" in page and "content-security-policy" in headers, headers)
+    check(p.name + ": the page, with its headers",
+          status == 200 and b"<title>" in page and "content-security-policy" in headers, headers)
     status, headers, answer = call(p.port, "POST", "/v1/chat/completions", question(["Hello"]), {})
-    check(p.name + ": 401", status == 401 and answer["error"]["type"] == "authentication_error" and headers["www-authenticate"] == "Bearer",
-          (status, headers, answer))
+    check(p.name + ": 401", status == 401 and answer["error"]["type"] == "authentication_error" and
+          headers["www-authenticate"] == "Bearer", (status, headers, answer))
     status, _, answer = call(p.port, "POST", "/v1/chat/completions", {"messages": 5})
     check(p.name + ": 400", status == 400 and "messages" in answer["error"]["message"], answer)
     status, _, answer = call(p.port, "POST", "/tokenize", {"content": "A kite", "unknown": "x" * 7000000})
@@ -205,13 +214,14 @@ def passes_through(p):
 
 
 def streaming(p):
-    """A stream's first event comes before its prompt is read. In the first stream that takes long, and then there is little
-    more: all of it fits into any buffer, so a proxy that collects gives it away at once. The second is long, and its server
-    sends some of it every 10 ms."""
+    """A stream's first event comes before its prompt is read. In the first stream that takes long, and then there is
+    little more: all of it fits into any buffer, so a proxy that collects gives it away at once. The second is long, and
+    its server sends some of it every 10 ms."""
     pieces, many = [], []
     read_pieces(p.open(p.name, HELLO * 60, stream=True, max_tokens=8), pieces)
     text = b"".join(data for _, data in pieces)
-    check(p.name + ": a stream", len(text) < 4000 and text.count(b"data: ") > 2 and b"data: [DONE]" in text, text[-300:])
+    check(p.name + ": a stream", len(text) < 4000 and text.count(b"data: ") > 2 and b"data: [DONE]" in text,
+          text[-300:])
     times = [seconds for seconds, data in pieces if b"data: " in data] or [0]    # the head may come earlier
     check(p.name + ": comes in pieces, not at the end", times[0] < times[-1] / 2,
           [(seconds, len(data)) for seconds, data in pieces])
@@ -255,7 +265,8 @@ def killed(proxies, homes, server):
     for p in proxies:
         a, b = ([t for t in TALKS if homes[p.name].get(t) == "two"] * 2)[:2]
         streams[p.name] = []
-        threads.append(threading.Thread(target=read_pieces, args=(p.open(a, stream=True, max_tokens=3500), streams[p.name])))
+        s = p.open(a, stream=True, max_tokens=3500)
+        threads.append(threading.Thread(target=read_pieces, args=(s, streams[p.name])))
         threads.append(threading.Thread(target=lambda p=p, b=b: wholes.update({p.name: p.ask(b, max_tokens=1500)})))
     for t in threads:
         t.start()
@@ -266,15 +277,15 @@ def killed(proxies, homes, server):
         t.join()
     for p in proxies:
         got = b"".join(data for _, data in streams[p.name])
-        check(p.name + ": a stream whose server dies does not look whole", got.count(b"data: ") > 1 and b"[DONE]" not in got and
-              not got.endswith(b"0\r\n\r\n"), got[-200:])
+        check(p.name + ": a stream whose server dies does not look whole",
+              got.count(b"data: ") > 1 and b"[DONE]" not in got and not got.endswith(b"0\r\n\r\n"), got[-200:])
         answer = wholes[p.name]
-        check(p.name + ": a request that has no answer yet gets it elsewhere",
-              not isinstance(answer, int) and answer["usage"]["completion_tokens"] == 1500 and answer["model"] != "two", answer)
+        check(p.name + ": a request that has no answer yet gets it elsewhere", not isinstance(answer, int) and
+              answer["usage"]["completion_tokens"] == 1500 and answer["model"] != "two", answer)
         now = {talk: p.where(talk) for talk in TALKS}
         check(p.name + ": all conversations go on", all(v in ("one", "three") for v in now.values()), now)
-        check(p.name + ": those of the other servers where they were", all(now[t] == home for t, home in homes[p.name].items() if home != "two"),
-              (now, homes[p.name]))
+        check(p.name + ": those of the other servers where they were",
+              all(now[t] == home for t, home in homes[p.name].items() if home != "two"), (now, homes[p.name]))
 
 
 def returns(proxies, homes):

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The openai package from npm, as people's programs use it, against the server (tests/test_openai.mjs). It depends on no other
-# package, so its archive is fetched once, in this version and no other, into BUILD/openai, without npm. Skipped where node,
-# python3 or a network is missing. Environment: BUILD (build).
+# The openai package from npm, as people's programs use it, against the server (tests/test_openai.mjs). It depends on no
+# other package, so its archive is fetched once, in this version and no other, into BUILD/openai, without npm. Skipped
+# where node, python3 or a network is missing. Environment: BUILD (build).
 . "$(dirname "$0")/check.bash"
 built server
 version=7.57.0
@@ -24,7 +24,8 @@ END
     rm -rf "$build/openai"
     mkdir -p "$build/openai/node_modules" && tar -xzf package.tgz && mv package "$build/openai/node_modules/openai"
 }
-if ! grep -q "\"version\": \"$version\"" "$build/openai/node_modules/openai/package.json" 2>/dev/null && ! fetch 2> fetch.txt; then
+if ! grep -q "\"version\": \"$version\"" "$build/openai/node_modules/openai/package.json" 2>/dev/null &&
+   ! fetch 2> fetch.txt; then
     if grep -q 'another archive' fetch.txt; then not_ok "the openai package" "$(cat fetch.txt)"
     else skip "all of it: the openai package cannot be fetched: $(tail -n 1 fetch.txt)"; fi
     finish openai
