@@ -61,7 +61,8 @@ class Server:
         self.log = open(SCRATCH + "/" + name + ".log", "a")
         self.process = subprocess.Popen(
             [BUILD + "/server", "-m", SCRATCH + "/slow.gguf", "-a", name, "-t", "1", "-np", "24",
-             "--api-key", "sk-test", "--port", str(port)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
+             "--api-key", "sk-test", "--port", str(port)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
         self.port = int(self.process.stdout.readline().decode().rsplit(":", 1)[1])
         until(lambda: call(self.port, "GET", "/health")[0] == 200, 30)
 
@@ -190,7 +191,8 @@ def full_server(proxies, port):
             if not Impostor.asked:
                 statuses.append(p.ask(talk))
         bad = [s for s in statuses if isinstance(s, int)]
-        check(p.name + ": a full server's request goes to another", Impostor.asked == 1 and not bad, (Impostor.asked, bad))
+        check(p.name + ": a full server's request goes to another", Impostor.asked == 1 and not bad,
+              (Impostor.asked, bad))
     fake.shutdown()
     fake.server_close()
 
