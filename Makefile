@@ -160,7 +160,7 @@ test-configs:
 # The server's tests alone; also under a sanitizer.
 test-server:
 	$(MAKE_ALL) $(addprefix $(BUILD)/,server synth generate logits tokenize)
-	@$(RUN_ENV) sh tests/run.sh tests/test_server.sh tests/test_openai.sh tests/test_page.sh
+	@$(RUN_ENV) sh tests/run.sh tests/test_server.sh tests/test_openai.sh tests/test_page.sh tests/test_proxy.sh
 
 test-sanitize:
 	@$(MAKE) --no-print-directory test-unit SAN=address,undefined

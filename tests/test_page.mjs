@@ -155,17 +155,21 @@ async function conversation() {
     await js(`const seed = document.querySelector('[name=seed]'); seed.select(); seed.focus()`);
     await type('2');
     check('and close', await click('#settings button', 'Done') && await until(`!document.getElementById('settings').open`));
-    await js(`window.sent = []; const send = fetch; window.fetch = (url, what) => { sent.push(what.body ? JSON.parse(what.body) : url); return send(url, what); }`);
+    await js(`window.sent = []; const send = fetch; window.fetch = (url, what) => { sent.push(what.body ? {...JSON.parse(what.body), session: what.headers['X-Session-ID']} : url); return send(url, what); }`);
     check('Regenerate', await click('button', 'Regenerate') && await idle());
     const other = await texts();
     check('another answer in the place of the old one', other.length === 2 && other[1].length > 200 && other[1] !== answer, other);
     same('with the settings', await js(`[sent[0].seed, sent[0].messages[0]]`), [2, {role: 'system', content: 'You are a fox.'}]);
+    same('the server decides what the settings leave open', await js(`[sent[0].temperature, sent[0].top_k, sent[0].max_tokens]`), [null, null, null]);
 
     await js(`document.getElementById('text').focus()`);
     await type('And then?');
     await press('Enter');
     await until(`document.querySelectorAll('.words').length === 4`);
     await idle();
+    check('a conversation keeps its name for proxies', await js(`/^[0-9a-f]{32}$/.test(sent[0].session) && sent[1].session === sent[0].session`), await js(`sent`));
+    const [, used, room] = /, context (\d+) of (\d+)/.exec(await shown('speed')) ?? [];
+    check('how full the context is', Number(room) === 256 && used > 100 && used <= 256, await shown('speed'));
     check('Edit of the first message', await click('li:first-child button', 'Edit') && await js(`document.activeElement.className === 'edit'`));
     await press('Escape');
     same('Escape gives it up', (await texts()).length, 4);
@@ -180,10 +184,13 @@ async function conversation() {
     check('an edited message begins anew', question === 'Tell me a story about a <b>bear</b>.' && answer.length > 50, [question, answer]);
     same('no markup from texts', await js(`document.querySelectorAll('#log b').length`), 0);
     const all = await texts();
+    const sessionName = () => js(`localStorage.getItem('session')`), name = await sessionName();
     await call('Page.reload');
     await until(`document.querySelectorAll('.words').length === 2`);
     same('a reload keeps the conversation', await texts(), all);
+    same('and its name', await sessionName(), name);
     check('New chat', await click('#new') && (await texts()).length === 0);
+    check('has another name', await sessionName() !== name, name);
     quiet('a conversation');
 }
 
@@ -231,6 +238,9 @@ async function key() {
     await type('sk-test');
     await press('Escape');
     check('with the key it works', await until(`document.getElementById('model').value === 'stories' && !document.getElementById('problem').textContent`, 5000));
+    const faint = name => `document.querySelector('[name=${name}]').placeholder`;
+    check("the settings show the server's defaults", await until(`${faint('temperature')} === '0.3' && ${faint('max_tokens')} === '77' && ${faint('top_k')} === '40'`, 5000),
+          await js(faint('temperature')));
     quiet('but the refusal', /401/);
 }
 

@@ -18,7 +18,7 @@ serve stories -m "$root/examples/stories.gguf"
 stories=$!
 serve slow -m slow.gguf -np 1
 slow=$!
-serve closed -m "$root/examples/stories.gguf" --api-key sk-test
+serve closed -m "$root/examples/stories.gguf" --api-key sk-test --temp 0.3 -n 77
 for i in $(seq 100); do [ -s stories.txt ] && [ -s slow.txt ] && [ -s closed.txt ] && break; sleep 0.1; done
 address() { sed 's/.*listening on //' "$1.txt"; }
 timeout 300 node "$root/tests/test_page.mjs" "$browser" "$dir/profile" "$(address stories)" "$(address slow)" $slow "$(address closed)" > out.txt 2>&1

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The server as its clients use it, and misuse it: tests/server_test.py, in plain python3; and the openai package from npm,
-# where node and a network are there. Environment: BUILD (build).
+# The server as its clients use it, and misuse it: tests/server_test.py, in plain python3.
+# Environment: BUILD (build).
 . "$(dirname "$0")/check.bash"
 built server synth generate logits tokenize
 if ! command -v python3 >/dev/null 2>&1; then

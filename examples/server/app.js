@@ -3,9 +3,13 @@
 'use strict';
 
 const $ = id => document.getElementById(id);
-const defaults = {system: '', temperature: 0.8, top_p: 0.95, top_k: 40, min_p: 0.05, repeat_penalty: 1, max_tokens: '', seed: '', theme: '', key: '', model: ''};
+// An empty setting is the server's own, which its field shows faintly.
+const defaults = {system: '', temperature: '', top_p: '', top_k: '', min_p: '', repeat_penalty: '', max_tokens: '', seed: '', theme: '', key: '', model: ''};
 let settings = {...defaults};
 let messages = [];                   // {role: 'user' | 'assistant', content}
+let session = '';                    // the conversation's name, by which a proxy finds the server that has read it
+let context = 0;                     // tokens that a conversation may have; 0: not known
+let known = null;                    // the model whose settings the fields show
 let running = null;                  // the AbortController of the answer that is being written
 
 // ------------------------------------------------------------------------------------------------ memory
@@ -15,6 +19,7 @@ function remember() {
   try {
     localStorage.setItem('settings', JSON.stringify(settings));
     localStorage.setItem('messages', JSON.stringify(messages));
+    localStorage.setItem('session', JSON.stringify(session));
   } catch (error) { /* a private window: then not */ }
 }
 
@@ -22,10 +27,17 @@ function recall() {
   try {
     settings = {...defaults, ...JSON.parse(localStorage.getItem('settings') || '{}')};
     messages = JSON.parse(localStorage.getItem('messages') || '[]');
+    session = JSON.parse(localStorage.getItem('session') || '""');
   } catch (error) {
     settings = {...defaults};
   }
   messages = Array.isArray(messages) ? messages.filter(message => typeof message?.content === 'string') : [];
+  if (typeof session !== 'string' || !/^\w+$/.test(session)) session = newSession();
+}
+
+// crypto.randomUUID is only there over https and on this machine.
+function newSession() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, '0')).join('');
 }
 
 // ------------------------------------------------------------------------------------------- conversation
@@ -115,7 +127,8 @@ function ask(text) {
 // ------------------------------------------------------------------------------------------------- server
 
 function headers() {
-  return settings.key ? {'Content-Type': 'application/json', 'Authorization': 'Bearer ' + settings.key} : {'Content-Type': 'application/json'};
+  const all = {'Content-Type': 'application/json', 'X-Session-ID': session};
+  return settings.key ? {...all, 'Authorization': 'Bearer ' + settings.key} : all;
 }
 
 function body() {
@@ -202,17 +215,23 @@ async function answer(old) {
   busy(false);
   if (timings) {
     $('speed').textContent = speed(timings.predicted_n, timings.predicted_per_second) + ', prompt ' + (timings.prompt_n + timings.cache_n) +
-        (timings.cache_n ? ' (' + timings.cache_n + ' cached)' : '') + (finish === 'length' ? ', cut off at the limit' : '');
+        (timings.cache_n ? ' (' + timings.cache_n + ' cached)' : '') + fullness(timings) + (finish === 'length' ? ', cut off at the limit' : '');
   } else {
     const end = stopped ? 'stopped' : 'not finished';
     $('speed').textContent = pieces ? speed(pieces, (pieces - 1) / (last - first) * 1000) + ', ' + end : stopped ? end : '';
   }
   say(stopped ? 'Stopped' : finish ? message.content : '');
   remember();
+  if (timings) learn();
 }
 
 function speed(tokens, rate) {
   return tokens + (tokens === 1 ? ' token' : ' tokens') + (rate > 0 && rate < 1e6 ? ', ' + rate.toFixed(1) + ' tokens/s' : '');
+}
+
+function fullness(timings) {
+  const used = timings.prompt_n + timings.cache_n + timings.predicted_n;
+  return context ? ', context ' + used + ' of ' + context : '';
 }
 
 // What fetch throws without a connection is a TypeError, worded differently by each browser.
@@ -256,9 +275,29 @@ async function listModels() {
     $('model').replaceChildren(...names.map(name => element('option', {value: name, textContent: name})));
     $('model').value = settings.model || names[0];
     problem('');
+    if (names.length === 1) learn();
   } catch (error) {
     problem(because(error));
   }
+}
+
+// Shows the server's settings for the chosen model. Asking loads a model, so of several only one that has just answered is asked for.
+async function learn() {
+  const model = $('model').value;
+  if (known === model) return;
+  try {
+    const response = await fetch('props?model=' + encodeURIComponent(model), {headers: headers()});
+    if (!response.ok) return;
+    const {n_ctx, params} = (await response.json()).default_generation_settings;
+    known = model;
+    context = n_ctx;
+    for (const name of ['temperature', 'top_p', 'top_k', 'min_p', 'repeat_penalty']) field(name).placeholder = params[name];
+    field('max_tokens').placeholder = params.n_predict < 0 ? 'no limit' : params.n_predict;
+  } catch (error) { /* a server without /props: the fields stay empty */ }
+}
+
+function field(name) {
+  return $('settings-form').elements[name];
 }
 
 // ------------------------------------------------------------------------------------------------ controls
@@ -304,6 +343,7 @@ $('stop').onclick = () => running && running.abort();
 document.onkeydown = event => { if (event.key === 'Escape' && !event.isComposing && running && !$('settings').open) running.abort(); };
 $('new').onclick = () => {
   messages = [];
+  session = newSession();
   problem('');
   $('speed').textContent = '';
   render();
@@ -312,6 +352,8 @@ $('new').onclick = () => {
 };
 $('model').onchange = () => {
   settings.model = $('model').value;
+  known = null;
+  context = 0;
   remember();
 };
 $('settings-open').onclick = () => {
