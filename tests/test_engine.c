@@ -724,6 +724,42 @@ static void test_eval(void)
     rig_close(&r);
 }
 
+/* A token that looks far back, whose attention is cut finer on several threads: the same logits, in slices too. */
+static void test_far(void)
+{
+    enum { FAR = 1100 };
+    static int32_t tokens[FAR];
+    static const uint32_t budgets[4] = {500, 0, 20, BITNET_NO_BUDGET};
+    float want[512];
+    int way, i;
+    for (i = 0; i < FAR; i++) tokens[i] = (i * 7919) % 480;
+    for (way = 0; way < 6; way++) {
+        bitnet_engine_desc ed;
+        bitnet_session_desc sd;
+        bitnet_session *s;
+        bitnet_generation g = settings(0.0f, 0, 2);
+        bitnet_error err;
+        int32_t got[64];
+        int n_got;
+        rig r;
+        memset(&ed, 0, sizeof ed);
+        memset(&sd, 0, sizeof sd);
+        ed.n_threads = way == 0 ? 1 : 1 + way % 3;
+        ed.n_ctx = sd.n_ctx = FAR + 4;
+        if (way >= 4) ed.scheduler.parallel_for = reversed;
+        rig_open(&r, NULL, &ed, 0);
+        REQUIRE(bitnet_session_create(r.engine, &sd, &s, &err) == BITNET_OK, "%s", err.text);
+        CHECK(bitnet_eval(s, tokens, FAR - 1, NULL, NULL, &err) == BITNET_OK, "%s", err.text);
+        CHECK(bitnet_begin(s, tokens + FAR - 1, 1, &g) == BITNET_OK, "begin");
+        run(s, r.engine, budgets[way % 4], got, &n_got, NULL);
+        CHECK(r.engine->pass.split == (ed.n_threads > 1), "%d threads: split %d", ed.n_threads, r.engine->pass.split);
+        if (way == 0) memcpy(want, bitnet_logits(s), sizeof want);
+        CHECK(n_got == 2 && memcmp(want, bitnet_logits(s), sizeof want) == 0, "far back with %d threads, way %d", ed.n_threads, way);
+        bitnet_session_destroy(s);
+        rig_close(&r);
+    }
+}
+
 /* An embedding in slices, beside a session that generates: both are what they are alone. */
 static void test_embedding_beside(void)
 {
@@ -1102,6 +1138,7 @@ int main(void)
     test_stops();
     test_mask_and_logprobs();
     test_eval();
+    test_far();
     test_embedding_beside();
     test_early_destroy();
     test_logits_dropped();
