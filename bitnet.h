@@ -814,8 +814,41 @@ BNI_INLINE uint64_t bni_time_ns(void)
 #endif
 }
 
-/* Cores that are online, at least 1. An affinity mask or a container's share is not asked for: a host that has one sets
-   n_threads. */
+/* Cores that this thread may run on, at least 1: those that are online, on Linux less what an affinity mask (taskset, a
+   container's cpuset) takes away. A container's share of time is not asked for: a host that has one sets n_threads. The
+   system call itself, as <sched.h> hides sched_getaffinity() without _GNU_SOURCE; 0: it failed, or is not known here. */
+BNI_INLINE int bni_cpu_allowed(void)
+{
+#if defined(__linux__) && defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
+    uint64_t mask[128];              /* 8192 cores */
+    int n = 0, i;
+    memset(mask, 0, sizeof mask);
+  #if defined(__x86_64__)
+    {
+        long r = 204;
+        __asm__ __volatile__("syscall" : "+a"(r) : "D"(0L), "S"(sizeof mask), "d"(mask) : "rcx", "r11", "memory");
+        if (r <= 0)
+            return 0;
+    }
+  #else
+    {
+        register long r __asm__("x0") = 0;
+        register size_t size __asm__("x1") = sizeof mask;
+        register uint64_t *to __asm__("x2") = mask;
+        register long number __asm__("x8") = 123;
+        __asm__ __volatile__("svc #0" : "+r"(r) : "r"(size), "r"(to), "r"(number) : "memory");
+        if (r <= 0)
+            return 0;
+    }
+  #endif
+    for (i = 0; i < 8192; i++)
+        n += (int)(mask[i / 64] >> i % 64 & 1);
+    return n;
+#else
+    return 0;
+#endif
+}
+
 BNI_INLINE int bni_cpu_count(void)
 {
 #if defined(BITNET_NO_THREADS)
@@ -825,8 +858,9 @@ BNI_INLINE int bni_cpu_count(void)
     GetSystemInfo(&info);
     return info.dwNumberOfProcessors > 0 ? (int)info.dwNumberOfProcessors : 1;
 #else
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 && n < 65536 ? (int)n : 1;
+    const long online = sysconf(_SC_NPROCESSORS_ONLN), n = online > 0 && online < 65536 ? online : 1;
+    const int allowed = bni_cpu_allowed();
+    return allowed > 0 && allowed < (int)n ? allowed : (int)n;
 #endif
 }
 

@@ -1,6 +1,12 @@
 /* test_threads.c: the thread pool. Most of what can go wrong here goes wrong rarely, so run this under
    -fsanitize=thread as well. Jobs count with the engine's atomics; CHECK is for the main thread. */
 
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+  #define _GNU_SOURCE                /* sched_setaffinity */
+#endif
+#if defined(__linux__)
+  #include <sched.h>
+#endif
 #if !defined(_WIN32) && !defined(BITNET_NO_THREADS)
   #include <pthread.h>
   #include <signal.h>
@@ -408,9 +414,28 @@ static void test_rounding(void)
     CHECK(wrong == 0, "%d jobs ran with the host's rounding", (int)wrong);
 }
 
+/* One core of those allowed: one thread by default. */
+static void test_affinity(void)
+{
+#if defined(__linux__) && defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__)) && !defined(BITNET_NO_THREADS)
+    cpu_set_t all, one;
+    int cpu = 0;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+    CHECK(bni_cpu_count() == CPU_COUNT(&all), "%d cores, %d allowed", bni_cpu_count(), CPU_COUNT(&all));
+    while (!CPU_ISSET(cpu, &all)) cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) return;
+    CHECK(bni_cpu_count() == 1 && bni_default_threads(0) == 1, "%d cores where one is allowed", bni_cpu_count());
+    CHECK(bni_default_threads(3) == 3, "threads that were asked for");
+    sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
 int main(void)
 {
     int fast = getenv("TEST_FAST") != NULL;    /* for valgrind, which runs one thread at a time */
+    test_affinity();
     test_counts();
     test_stress(1, 500);
     test_stress(2, fast ? 500 : 8000);
