@@ -9,12 +9,13 @@ BUILD, ROOT, SCRATCH = sys.argv[1:4]
 ONLY = sys.argv[4:]
 STORIES, SLOW = ROOT + "/examples/stories.gguf", SCRATCH + "/slow.gguf"
 SANITIZED = "address" in BUILD or "thread" in BUILD
-failed = 0
+passed = failed = 0
 
 
 def check(name, holds, detail=""):
-    global failed
+    global passed, failed
     print("ok - " + name if holds else "not ok - %s\n    %s" % (name, str(detail)[:1500]), flush=True)
+    passed += bool(holds)
     failed += not holds
 
 
@@ -726,13 +727,14 @@ def signals():
 
 SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, together, prefixes, saved_slots, busy, keys,
             several_models, pipes, signals]
-for section in SECTIONS:
-    if ONLY and section.__name__ not in ONLY:
-        continue
-    print("# " + section.__name__, flush=True)
-    try:
-        section()
-    except Exception as e:
-        import traceback
-        check(section.__name__ + " runs to its end", False, traceback.format_exc()[-1200:])
-sys.exit(failed > 0)
+if __name__ == "__main__":           # server_soak.py uses what is above
+    for section in SECTIONS:
+        if ONLY and section.__name__ not in ONLY:
+            continue
+        print("# " + section.__name__, flush=True)
+        try:
+            section()
+        except Exception as e:
+            import traceback
+            check(section.__name__ + " runs to its end", False, traceback.format_exc()[-1200:])
+    sys.exit(failed > 0)
