@@ -18,7 +18,7 @@ typedef struct totals {
 
 typedef struct engine_thread {
     server *s;
-    request *queue;                  /* read and waiting for slots, in the order they came */
+    request *queue;                  /* waiting for slots, or for their model to be loaded; in the order they came */
     request *running;                /* all of their choices are started */
     totals totals;
 } engine_thread;
@@ -244,46 +244,76 @@ static void start_choices(engine_thread *e, request *r)
 
 #include "tasks.h"
 
-/* Reads the body and puts r into the queue, or answers it. */
-static void open_request(engine_thread *e, request *r)
+/* Parses the body and finds the model that it names. */
+static void find_model(server *s, request *r, body *b)
+{
+    const char *name;
+    char target[sizeof r->query];
+    if (r->body.size == 0) put_text(&r->body, "{}");     /* GET */
+    if (r->body.failed) refuse_memory(b);
+    else if (!json_parse(&r->doc, r->body.data, r->body.size))
+        refuse(b, "the body is not JSON: %s at byte %zu", r->doc.error, r->doc.error_at);
+    b->d = r->doc;
+    b->root = json_root(&b->d);
+    if (!b->status && !json_is(b->root, JSON_OBJECT)) refuse(b, "the body is not a JSON object");
+    name = b->status ? NULL : field_string(b, "model");
+    if (!name && http_query(r->query, "model", target, sizeof target)) name = target;
+    if (b->status) return;
+    r->model = server_find_model(s, name);
+    if (r->model) {
+        r->model->n_requests++;
+        return;
+    }
+    refuse(b, "model: there is no '%.100s' here; GET /v1/models lists what there is", name);
+    b->status = 404;
+}
+
+/* Reads what r asks for, once its model is loaded. 1: its choices can start; 0: it waits for the model, or is answered,
+   and gone. */
+static int open_request(engine_thread *e, request *r)
 {
     server *s = e->s;
     body b;
-    bitnet_error err;
-    const char *name;
-    char target[sizeof r->query];
-    request **end;
     memset(&b, 0, sizeof b);
-    if (r->body.size == 0) put_text(&r->body, "{}");     /* GET */
-    if (r->body.failed) refuse_memory(&b);
-    else if (!json_parse(&b.d, r->body.data, r->body.size))
-        refuse(&b, "the body is not JSON: %s at byte %zu", b.d.error, b.d.error_at);
+    if (!r->model) find_model(s, r, &b);
+    if (!b.status && !r->model->model && task_needs_model(r->route)) {
+        if (loader_start(s, r->model)) return 0;
+        refuse_memory(&b);
+    }
+    b.d = r->doc;
     b.root = json_root(&b.d);
-    if (!b.status && !json_is(b.root, JSON_OBJECT)) refuse(&b, "the body is not a JSON object");
-    name = b.status ? NULL : field_string(&b, "model");
-    if (!name && http_query(r->query, "model", target, sizeof target)) name = target;
-    r->model = b.status ? NULL : server_find_model(s, name);
-    if (!b.status && !r->model) {
-        refuse(&b, "model: there is no '%.100s' here; GET /v1/models lists what there is", name);
-        b.status = 404;
-    }
-    if (r->model) r->model->n_requests++;
-    if (r->model && !r->model->model && task_needs_model(r->route) && !hosted_load(s, r->model, &err)) {
-        refuse(&b, "%s: %s", r->model->name, err.text);
-        b.status = 500;
-    }
     if (!b.status) read_task(e, r, &b);
-    json_free(&b.d);
+    json_free(&r->doc);
     buffer_free(&r->body);
     if (b.status) request_fail(s, r, b.status, "%s", b.message);
-    if (r->status) {
-        leave_queue_count(s, r);
-        close_request(e, r);
-        return;
+    if (!r->status) return 1;
+    leave_queue_count(s, r);
+    close_request(e, r);
+    return 0;
+}
+
+/* The models whose loaders are done are there, or those who wait for them hear why not. */
+static void take_loaded(engine_thread *e)
+{
+    server *s = e->s;
+    request *r, *next;
+    int i;
+    for (i = 0; i < s->n_models; i++) {
+        hosted *m = &s->models[i];
+        bitnet_error err;
+        int ok;
+        if (!m->loader || !loader_is_done(m->loader)) continue;
+        ok = loader_finish(m, &err);
+        server_set_ready(s, ok, err.text);
+        for (r = ok ? NULL : e->queue; r; r = next) {
+            next = r->next;
+            if (r->model != m) continue;
+            if (err.code == BITNET_ERROR_CANCELLED) request_fail(s, r, 503, "The server is shutting down");
+            else request_fail(s, r, 500, "%s: %s", m->name, err.text);
+            leave_queue_count(s, r);
+            close_request(e, r);
+        }
     }
-    for (end = &e->queue; *end; end = &(*end)->next) {}
-    r->next = NULL;
-    *end = r;
 }
 
 /* ------------------------------------------------------------------------------------------------ the loop */
@@ -312,7 +342,7 @@ static void start_requests(engine_thread *e)
     request *r, *next;
     for (r = e->queue; r; r = next) {
         next = r->next;
-        start_choices(e, r);
+        if (r->choices || open_request(e, r)) start_choices(e, r);
     }
 }
 
@@ -352,7 +382,7 @@ static request *take_inbox(engine_thread *e, int wait, int *ending)
     request *first;
     struct timespec until;
     pthread_mutex_lock(&s->lock);
-    if (wait && !s->inbox && s->ending < 2) {
+    if (wait && !s->inbox && !s->loaded && s->ending < 2) {
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;                                  /* for deadlines and idle models, which nobody announces */
         pthread_cond_timedwait(&s->work, &s->lock, &until);
@@ -360,6 +390,7 @@ static request *take_inbox(engine_thread *e, int wait, int *ending)
     first = s->inbox;
     s->inbox = NULL;
     s->inbox_end = &s->inbox;
+    s->loaded = 0;
     *ending = s->ending;
     pthread_mutex_unlock(&s->lock);
     return first;
@@ -368,17 +399,16 @@ static request *take_inbox(engine_thread *e, int wait, int *ending)
 /* One round; *idle: the last one found nothing to compute. Returns 0 when the thread is to end. */
 static int engine_turn(engine_thread *e, int *idle)
 {
-    request *r, *next;
+    request **end = &e->queue;
     int ending;
     const double now = cli_seconds();
-    for (r = take_inbox(e, *idle, &ending); r; r = next) {
-        next = r->next;
-        open_request(e, r);
-    }
+    while (*end) end = &(*end)->next;
+    *end = take_inbox(e, *idle, &ending);
+    take_loaded(e);
     drop_requests(e, e->queue, ending, now);
     drop_requests(e, e->running, ending, now);
     start_requests(e);
-    *idle = !step_models(e) && !e->queue;
+    *idle = !step_models(e);                             /* who is in the queue then waits for a loader */
     unload_idle(e, now);
     return ending < 3 || e->queue || e->running;
 }
@@ -387,18 +417,15 @@ static void *engine_main(void *user)
 {
     engine_thread e;
     bitnet_error err;
-    int idle = 1, i, ok = 1;
+    int idle = 1, i;
     memset(&e, 0, sizeof e);
     e.s = (server *)user;
-    if (e.s->n_models == 1) ok = hosted_load(e.s, &e.s->models[0], &err);
-    pthread_mutex_lock(&e.s->lock);
-    e.s->ready = ok;
-    e.s->failed = !ok;
-    if (!ok) snprintf(e.s->failure, sizeof e.s->failure, "%s", err.text);
-    server_wake_network(e.s);
-    pthread_mutex_unlock(&e.s->lock);
+    if (e.s->n_models == 1 && !loader_start(e.s, &e.s->models[0])) server_set_ready(e.s, 0, "out of memory");
     while (engine_turn(&e, &idle)) {}
-    for (i = 0; i < e.s->n_models; i++) hosted_unload(&e.s->models[i]);
+    for (i = 0; i < e.s->n_models; i++) {
+        if (e.s->models[i].loader) loader_finish(&e.s->models[i], &err);
+        hosted_unload(&e.s->models[i]);
+    }
     pthread_mutex_lock(&e.s->lock);
     e.s->engine_ended = 1;
     server_wake_network(e.s);

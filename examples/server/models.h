@@ -2,8 +2,11 @@
 
    A model that is loaded has one engine, and slots: sessions that the engine advances together. A request takes a slot
    for as long as it generates; what the slot's cache holds stays there afterwards, so that the next request of the same
-   conversation needs to read only what is new. Everything here belongs to the engine thread, but for path, name and
-   info, which don't change once the server runs. */
+   conversation needs to read only what is new.
+
+   Loading takes seconds, in which the streams of other models must go on: so a loader does it, a thread that lives as
+   long as the load. Everything else here belongs to the engine thread, but for path, name, info and changed, which stay
+   as they are once the server runs. */
 #ifndef SERVER_MODELS_H
 #define SERVER_MODELS_H
 
@@ -40,7 +43,18 @@ typedef struct hosted {
     int n_requests;                  /* that are open */
     uint64_t uses;                   /* of slots */
     double last_used;
+    struct loader *loader;           /* NULL: it is not being loaded */
 } hosted;
+
+/* One load. s, thread: the engine thread's; m, err, ok: the loader's, and when it is done the engine thread's. */
+typedef struct loader {
+    server *s;
+    pthread_t thread;
+    hosted m;                        /* what the model becomes */
+    bitnet_error err;
+    int ok;
+    int done;                        /* under the lock */
+} loader;
 
 /* ---------------------------------------------------------------------------------------------- the list */
 
@@ -217,6 +231,60 @@ static int hosted_load(server *s, hosted *m, bitnet_error *err)
     log_line("load", "model=%s seconds=%.2f slots=%d context=%d kernels=%s", m->name, m->last_used - start, m->n_slots,
              m->n_ctx, m->live.kernels);
     return 1;
+}
+
+static void *loader_main(void *user)
+{
+    loader *l = (loader *)user;
+    l->ok = hosted_load(l->s, &l->m, &l->err);
+    pthread_mutex_lock(&l->s->lock);
+    l->done = l->s->loaded = 1;
+    pthread_cond_signal(&l->s->work);
+    pthread_mutex_unlock(&l->s->lock);
+    return NULL;
+}
+
+/* Begins to load m, unless that has begun already; 0: it cannot. */
+static int loader_start(server *s, hosted *m)
+{
+    loader *l = m->loader ? NULL : (loader *)calloc(1, sizeof *l);
+    if (!l) return m->loader != NULL;
+    l->s = s;
+    l->m = *m;
+    m->loader = l;
+    if (pthread_create(&l->thread, NULL, loader_main, l) == 0) return 1;
+    m->loader = NULL;
+    free(l);
+    return 0;
+}
+
+static int loader_is_done(loader *l)
+{
+    int done;
+    pthread_mutex_lock(&l->s->lock);
+    done = l->done;
+    pthread_mutex_unlock(&l->s->lock);
+    return done;
+}
+
+/* Waits for the loader's end and takes over what it made. 1: m is loaded; 0 with *err. */
+static int loader_finish(hosted *m, bitnet_error *err)
+{
+    loader *l = m->loader;
+    int ok;
+    pthread_join(l->thread, NULL);
+    ok = l->ok;
+    *err = l->err;
+    m->live = l->m.live;
+    m->model = l->m.model;
+    m->engine = l->m.engine;
+    memcpy(m->slots, l->m.slots, sizeof m->slots);
+    m->n_slots = l->m.n_slots;
+    m->n_ctx = l->m.n_ctx;
+    m->last_used = l->m.last_used;
+    m->loader = NULL;
+    free(l);
+    return ok;
 }
 
 /* ------------------------------------------------------------------------------------------------- slots */

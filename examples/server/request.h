@@ -66,6 +66,7 @@ typedef struct request {
     int minor, keep_alive;
     double arrived, deadline;        /* cli_seconds() */
     buffer body;                     /* as it came; empty once it is read */
+    json_doc doc;                    /* what it says; likewise. The engine thread's own */
 
     /* Under the lock. */
     buffer out;                      /* bytes for the client that the network thread has not taken yet */
@@ -113,6 +114,7 @@ typedef struct server {
     int n_open, n_waiting;           /* requests with the engine; of these, not started */
     int ready;                       /* 0: the only model is being loaded */
     int ending;                      /* 1: take no more, finish; 2: cancel what still runs; 3: end the thread */
+    int loaded;                      /* 1: a loader is done, and the engine thread has not looked yet */
     int engine_ended;
     int failed;                      /* 1: the only model could not be loaded, */
     char failure[400];               /* and why */
@@ -138,6 +140,7 @@ static void request_free(request *r)
     free(r->stop_text);
     free(r->bias);
     free(r->prompt_text);
+    json_free(&r->doc);
     buffer_free(&r->body);
     buffer_free(&r->out);
     free(r);
@@ -149,6 +152,19 @@ static void server_wake_network(server *s)
     if (s->awake) return;
     s->awake = 1;
     if (write(s->wake_write, "", 1) != 1) s->awake = 0;  /* a full pipe holds a byte that wakes as well */
+}
+
+/* The engine's: the only model is loaded, or (ok 0) cannot be. What happens to models later changes nothing. */
+static void server_set_ready(server *s, int ok, const char *why)
+{
+    pthread_mutex_lock(&s->lock);
+    if (!s->ready) {
+        s->ready = ok;
+        s->failed = !ok;
+        snprintf(s->failure, sizeof s->failure, "%s", why);
+        server_wake_network(s);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* Hands r over to the engine thread. Under the lock. */
