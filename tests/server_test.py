@@ -675,6 +675,59 @@ def several_models():
         same("a folder", ([m["id"] for m in s.call("GET", "/v1/models")[2]["data"]], s.chat(max_tokens=2, model="anything")["model"]), (["tales"], "tales"))
 
 
+def loading():
+    """One model is loaded while another streams; big.gguf takes most of a second for that."""
+    big = SCRATCH + "/big.gguf"
+    run("synth", "--shape", "large", "--layers", "48", "--seed", "1", "-o", big)
+    ask = {"prompt": "y", "max_tokens": 1, "model": "big"}
+    with Server("-m", big, "--idle-unload", "1", model=SLOW) as s:
+        c = s.connect()
+        data = json.dumps({**LONG, "n_predict": 4000, "stream": True}).encode()
+        c.sendall(head(len(data), "/completion") + data)
+        c.recv(1000)                                     # it streams
+        times = [time.time()]
+
+        def read():
+            while times[0] and c.recv(65536):
+                times.append(time.time())
+        reader = threading.Thread(target=read)
+        reader.start()
+        start = time.time()
+        answers = in_parallel([lambda: s.call("POST", "/v1/completions", ask)[0]] * 3)
+        pieces = [t for t in times if start < t < time.time()]
+        seconds = float(re.search(r"model=big seconds=(\S+)", s.logged()).group(1))
+        gap = max(b - a for a, b in zip(pieces, pieces[1:]))
+        check("a stream goes on while another model is loaded", len(pieces) > 5 and gap < seconds / 2, (len(pieces), gap, seconds))
+        same("three requests wait for one load", (answers, s.logged().count("event=load model=big")), ([200] * 3, 1))
+        times[0] = 0
+        reader.join()
+        c.close()
+        check("and idle models are unloaded", s.until(lambda: s.logged().count("event=unload") == 2, 20), s.logged())
+    s = Server("-m", big, model=SLOW)
+    lot = [s.connect() for _ in range(2)]
+    data = json.dumps(ask).encode()
+    for c in lot:
+        c.sendall(head(len(data), "/completion") + data)
+    time.sleep(0.1)
+    status, seconds = s.stop()
+    same("SIGTERM while a model is loaded", (status, seconds < (10 if SANITIZED else 1), [c.recv(1000)[:12] for c in lot]), (0, True, [b"HTTP/1.1 503"] * 2))
+    check("that load was given up", "event=load model=big failed" in s.logged(), s.logged()[-500:])
+    for c in lot:
+        c.close()
+    with Server(model=big, wait=False) as s:
+        same("the only model is still being loaded", [s.call("GET", "/health")[0], s.call("POST", "/completion", ask)[0]], [503, 503])
+    os.remove(big)
+    os.symlink(STORIES, big)
+    with Server("-m", big) as s:
+        os.remove(big)
+        open(big, "wb").write(open(STORIES, "rb").read()[:300000])
+        failures = in_parallel([lambda: s.call("POST", "/v1/completions", ask)] * 3)
+        check("a load that fails: all who wait hear why", all(f[0] == 500 and "big" in f[2]["error"]["message"] for f in failures), failures)
+        os.remove(big)
+        os.symlink(STORIES, big)
+        same("it is tried again", (s.call("POST", "/v1/completions", ask)[0], s.chat(max_tokens=1)["model"]), (200, "stories"))
+
+
 def pipes():
     """Nobody reads stdout and stderr."""
     s = Server("-v", stderr=subprocess.PIPE)
@@ -726,7 +779,7 @@ def signals():
 
 
 SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, together, prefixes, saved_slots, busy, keys,
-            several_models, pipes, signals]
+            several_models, loading, pipes, signals]
 if __name__ == "__main__":           # server_soak.py uses what is above
     for section in SECTIONS:
         if ONLY and section.__name__ not in ONLY:
