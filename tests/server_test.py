@@ -675,34 +675,45 @@ def several_models():
         same("a folder", ([m["id"] for m in s.call("GET", "/v1/models")[2]["data"]], s.chat(max_tokens=2, model="anything")["model"]), (["tales"], "tales"))
 
 
+def beside_a_stream(s, act):
+    """(what act() gives, its seconds, pieces of a stream that came meanwhile, the largest gap between them)"""
+    c = s.connect()
+    data = json.dumps({**LONG, "n_predict": 4000, "stream": True, "model": "slow"}).encode()
+    c.sendall(head(len(data), "/completion") + data)
+    c.recv(1000)
+    times, over = [], []
+
+    def read():
+        while not over and c.recv(65536):
+            times.append(time.time())
+    reader = threading.Thread(target=read)
+    reader.start()
+    start = time.time()
+    result = act()
+    end = time.time()
+    over.append(True)
+    reader.join()
+    c.close()
+    pieces = [t for t in times if start < t < end]
+    return result, end - start, len(pieces), max(b - a for a, b in zip([start] + pieces, pieces + [end]))
+
+
 def loading():
-    """One model is loaded while another streams; big.gguf takes most of a second for that."""
+    """One model is loaded while another streams; big.gguf takes most of a second for that. Likewise a large body is read."""
     big = SCRATCH + "/big.gguf"
     run("synth", "--shape", "large", "--layers", "48", "--seed", "1", "-o", big)
     ask = {"prompt": "y", "max_tokens": 1, "model": "big"}
     with Server("-m", big, "--idle-unload", "1", model=SLOW) as s:
-        c = s.connect()
-        data = json.dumps({**LONG, "n_predict": 4000, "stream": True}).encode()
-        c.sendall(head(len(data), "/completion") + data)
-        c.recv(1000)                                     # it streams
-        times = [time.time()]
-
-        def read():
-            while times[0] and c.recv(65536):
-                times.append(time.time())
-        reader = threading.Thread(target=read)
-        reader.start()
-        start = time.time()
-        answers = in_parallel([lambda: s.call("POST", "/v1/completions", ask)[0]] * 3)
-        pieces = [t for t in times if start < t < time.time()]
-        seconds = float(re.search(r"model=big seconds=(\S+)", s.logged()).group(1))
-        gap = max(b - a for a, b in zip(pieces, pieces[1:]))
-        check("a stream goes on while another model is loaded", len(pieces) > 5 and gap < seconds / 2, (len(pieces), gap, seconds))
+        answers, seconds, n, gap = beside_a_stream(s, lambda: in_parallel([lambda: s.call("POST", "/v1/completions", ask)[0]] * 3))
+        check("a stream goes on while another model is loaded", n > 5 and gap < seconds / 2, (n, gap, seconds))
         same("three requests wait for one load", (answers, s.logged().count("event=load model=big")), ([200] * 3, 1))
-        times[0] = 0
-        reader.join()
-        c.close()
         check("and idle models are unloaded", s.until(lambda: s.logged().count("event=unload") == 2, 20), s.logged())
+        text = json.dumps({"content": "The fox. " * 700000}).encode()
+        answer, seconds, n, gap = beside_a_stream(s, lambda: s.call("POST", "/tokenize", text, raw=True)[2])
+        tokens = len(json.loads(answer)["tokens"])
+        check("a stream goes on while a large body is read", tokens > 700000 and n > 5 and gap < seconds / 2, (tokens, n, gap, seconds))
+        two = in_parallel([lambda: len(s.post("/tokenize", text)["tokens"]), lambda: s.call("POST", "/completion", text.replace(b"content", b"prompt"))[0]] * 2)
+        same("several at once", two, [tokens, 400] * 2)
     s = Server("-m", big, model=SLOW)
     lot = [s.connect() for _ in range(2)]
     data = json.dumps(ask).encode()

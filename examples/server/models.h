@@ -4,9 +4,8 @@
    for as long as it generates; what the slot's cache holds stays there afterwards, so that the next request of the same
    conversation needs to read only what is new.
 
-   Loading takes seconds, in which the streams of other models must go on: so a loader does it, a thread that lives as
-   long as the load. Everything else here belongs to the engine thread, but for path, name, info and changed, which stay
-   as they are once the server runs. */
+   Loading takes seconds, in which the streams of other models must go on: so an aside does it. All else here belongs to
+   the engine thread, but for path, name, info and changed, which stay as they are once the server runs. */
 #ifndef SERVER_MODELS_H
 #define SERVER_MODELS_H
 
@@ -43,18 +42,16 @@ typedef struct hosted {
     int n_requests;                  /* that are open */
     uint64_t uses;                   /* of slots */
     double last_used;
-    struct loader *loader;           /* NULL: it is not being loaded */
+    struct load *load;               /* NULL: it is not being loaded */
 } hosted;
 
-/* One load. s, thread: the engine thread's; m, err, ok: the loader's, and when it is done the engine thread's. */
-typedef struct loader {
-    server *s;
-    pthread_t thread;
+/* The aside's own until that is done. */
+typedef struct load {
     hosted m;                        /* what the model becomes */
     bitnet_error err;
     int ok;
-    int done;                        /* under the lock */
-} loader;
+    struct aside *aside;
+} load;
 
 /* ---------------------------------------------------------------------------------------------- the list */
 
@@ -233,47 +230,31 @@ static int hosted_load(server *s, hosted *m, bitnet_error *err)
     return 1;
 }
 
-static void *loader_main(void *user)
+static void load_aside(server *s, void *what)
 {
-    loader *l = (loader *)user;
-    l->ok = hosted_load(l->s, &l->m, &l->err);
-    pthread_mutex_lock(&l->s->lock);
-    l->done = l->s->loaded = 1;
-    pthread_cond_signal(&l->s->work);
-    pthread_mutex_unlock(&l->s->lock);
-    return NULL;
+    load *l = (load *)what;
+    l->ok = hosted_load(s, &l->m, &l->err);
 }
 
 /* Begins to load m, unless that has begun already; 0: it cannot. */
-static int loader_start(server *s, hosted *m)
+static int hosted_start_load(server *s, hosted *m)
 {
-    loader *l = m->loader ? NULL : (loader *)calloc(1, sizeof *l);
-    if (!l) return m->loader != NULL;
-    l->s = s;
-    l->m = *m;
-    m->loader = l;
-    if (pthread_create(&l->thread, NULL, loader_main, l) == 0) return 1;
-    m->loader = NULL;
-    free(l);
+    if (m->load) return 1;
+    m->load = (struct load *)calloc(1, sizeof *m->load);
+    if (!m->load) return 0;
+    m->load->m = *m;
+    m->load->aside = aside_start(s, load_aside, m->load);
+    if (m->load->aside) return 1;
+    free(m->load);
+    m->load = NULL;
     return 0;
 }
 
-static int loader_is_done(loader *l)
+/* m becomes what its load, which is done, has made of it. 1, or 0 with *err. */
+static int hosted_end_load(hosted *m, bitnet_error *err)
 {
-    int done;
-    pthread_mutex_lock(&l->s->lock);
-    done = l->done;
-    pthread_mutex_unlock(&l->s->lock);
-    return done;
-}
-
-/* Waits for the loader's end and takes over what it made. 1: m is loaded; 0 with *err. */
-static int loader_finish(hosted *m, bitnet_error *err)
-{
-    loader *l = m->loader;
-    int ok;
-    pthread_join(l->thread, NULL);
-    ok = l->ok;
+    load *l = m->load;
+    const int ok = l->ok;
     *err = l->err;
     m->live = l->m.live;
     m->model = l->m.model;
@@ -282,7 +263,7 @@ static int loader_finish(hosted *m, bitnet_error *err)
     m->n_slots = l->m.n_slots;
     m->n_ctx = l->m.n_ctx;
     m->last_used = l->m.last_used;
-    m->loader = NULL;
+    m->load = NULL;
     free(l);
     return ok;
 }

@@ -5,8 +5,9 @@
        curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'
 
    Two threads. The network thread (net.h) reads and writes sockets; the engine thread (engine.h) owns models and
-   computes. Between them go requests (request.h). The way of one request: net.h take_head, take_body, handle_request;
-   engine.h open_request; settings.h read_generation; engine.h start_choices, step_models, on_token, on_done; answer.h.
+   computes. Between them go requests (request.h). A third comes for as long as a model is loaded or a large body read.
+   The way of one request: net.h take_head, take_body, handle_request; engine.h open_request; settings.h
+   read_generation; engine.h start_choices, step_models, on_token, on_done; answer.h.
 
    Exit status: 0 ended by a signal, 1 it could not be done, 2 wrong usage. */
 #include "tools/cli.h"
