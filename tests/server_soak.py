@@ -142,6 +142,14 @@ def jobs():
 CHUNKED = b"POST /completion HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+def second_turn(job):
+    """A conversation that goes on after the answer to a chat: its beginning may be found in some slot."""
+    path, body = job
+    said = {"role": "assistant", "content": ALONE[json.dumps(job)][0]["message"]["content"]}
+    more = {"role": "user", "content": "What was it called?"}
+    return path, {**body, "messages": body["messages"] + [said, more], "max_tokens": 12}
+
+
 def is_text(job):
     return "completion" in job[0]
 
@@ -492,8 +500,8 @@ def part(ordered, share):
 
 def memory():
     """MB of the server's own: what is not a file's."""
-    text = open("/proc/%d/status" % S.process.pid).read()
-    return int(re.search(r"^RssAnon:\s+(\d+)", text, re.M).group(1)) / 1024
+    found = re.search(r"^RssAnon:\s+(\d+)", open("/proc/%d/status" % S.process.pid).read(), re.M)
+    return int(found.group(1)) / 1024 if found else 0      # it has died
 
 
 def open_files():
@@ -625,6 +633,8 @@ def main():
     skipped = 0
     for job in JOBS:
         ALONE[json.dumps(job)] = essence(job[0], ask(*job))
+        if job[0] == "/v1/chat/completions" and len(job[1]["messages"]) == 1:
+            JOBS.append(second_turn(job))                # the loop comes to it
     for name in "s0.bin", "s1.bin", "s2.bin":
         call("/slots/0?action=save&model=stories", {"filename": name})
     counts.clear()
