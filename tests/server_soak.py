@@ -188,9 +188,10 @@ def words(rng):
 
 
 def other_model(rng):
-    """A burst for the second model, which is then idle long enough to be unloaded: so it is loaded again each time."""
+    """A burst for the second model, which is then mostly idle long enough to be unloaded, and so is loaded again."""
     burst = [threading.Thread(target=guarded, args=("other_model", matches, rng.choice(
         [j for j in JOBS if not of_stories(j)]))) for _ in range(3)]
+    burst.append(threading.Thread(target=guarded, args=("hang_up", hang_up, rng, "slow")))
     for t in burst:
         t.start()
     for t in burst:
@@ -220,11 +221,9 @@ def vanish(c, rng):
     c.close()
 
 
-def hang_up(rng):
+def hang_up(rng, model="stories"):
     """In the middle of a stream, or of an answer that is not there yet."""
-    body = {"prompt": "Once", "n_predict": 200, "ignore_eos": True, "stream": rng.random() < 0.8, "seed": 1}
-    if rng.random() < 0.2:
-        body["model"] = "slow"
+    body = {"prompt": "Once", "n_predict": 200, "ignore_eos": True, "stream": rng.random() < 0.8, "model": model}
     c = begin(body)
     if rng.random() < 0.8 and body["stream"]:
         c.recv(rng.choice((1, 100, 2000)))
