@@ -162,6 +162,13 @@ test-server:
 	$(MAKE_ALL) $(addprefix $(BUILD)/,server synth generate logits tokenize)
 	@$(RUN_ENV) sh tests/run.sh tests/test_server.sh tests/test_openai.sh tests/test_page.sh tests/test_proxy.sh
 
+# The server under clients of every kind, for SOAK_SECONDS; also under a sanitizer.
+SOAK_SECONDS = 1800
+test-soak:
+	$(MAKE_ALL) $(addprefix $(BUILD)/,server synth)
+	@dir=$$(mktemp -d) && python3 tests/server_soak.py '$(abspath $(BUILD))' '$(CURDIR)' $$dir $(SOAK_SECONDS); \
+	    status=$$?; rm -rf "$$dir"; exit $$status
+
 test-sanitize:
 	@$(MAKE) --no-print-directory test-unit SAN=address,undefined
 	@$(MAKE) --no-print-directory test-unit SAN=thread
@@ -238,6 +245,7 @@ help:
 	@echo "make test-hashes      same logits from all compilers, kernels, thread counts and batches"
 	@echo "make test-configs     the C tests under configuration macros and with -m32 (FULL=1: all of them)"
 	@echo "make test-server      the server's tests alone; SAN=address,undefined or SAN=thread for a sanitizer"
+	@echo "make test-soak        the server under load and faults for SOAK_SECONDS=1800; SAN= as above"
 	@echo "make test-sanitize    the C tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-valgrind    the C tests under valgrind"
 	@echo "make test-convert-big convert a checkpoint of 1.2 GB, in less than a minute and 1 GB of memory (3.6 GB in build/)"
@@ -253,4 +261,4 @@ help:
 
 force:
 .PHONY: all lib compat run chat serve model bench slices programs tests test test-unit test-compile test-hashes test-configs \
-        test-server test-sanitize test-valgrind test-convert-big test-all fuzz golden size install uninstall clean help force
+        test-server test-soak test-sanitize test-valgrind test-convert-big test-all fuzz golden size install uninstall clean help force

@@ -9,12 +9,13 @@ BUILD, ROOT, SCRATCH = sys.argv[1:4]
 ONLY = sys.argv[4:]
 STORIES, SLOW = ROOT + "/examples/stories.gguf", SCRATCH + "/slow.gguf"
 SANITIZED = "address" in BUILD or "thread" in BUILD
-failed = 0
+passed = failed = 0
 
 
 def check(name, holds, detail=""):
-    global failed
+    global passed, failed
     print("ok - " + name if holds else "not ok - %s\n    %s" % (name, str(detail)[:1500]), flush=True)
+    passed += bool(holds)
     failed += not holds
 
 
@@ -674,6 +675,70 @@ def several_models():
         same("a folder", ([m["id"] for m in s.call("GET", "/v1/models")[2]["data"]], s.chat(max_tokens=2, model="anything")["model"]), (["tales"], "tales"))
 
 
+def beside_a_stream(s, act):
+    """(what act() gives, its seconds, pieces of a stream that came meanwhile, the largest gap between them)"""
+    c = s.connect()
+    data = json.dumps({**LONG, "n_predict": 4000, "stream": True, "model": "slow"}).encode()
+    c.sendall(head(len(data), "/completion") + data)
+    c.recv(1000)
+    times, over = [], []
+
+    def read():
+        while not over and c.recv(65536):
+            times.append(time.time())
+    reader = threading.Thread(target=read)
+    reader.start()
+    start = time.time()
+    result = act()
+    end = time.time()
+    over.append(True)
+    reader.join()
+    c.close()
+    pieces = [t for t in times if start < t < end]
+    return result, end - start, len(pieces), max(b - a for a, b in zip([start] + pieces, pieces + [end]))
+
+
+def loading():
+    """One model is loaded while another streams; big.gguf takes most of a second for that. Likewise a large body is read."""
+    big = SCRATCH + "/big.gguf"
+    run("synth", "--shape", "large", "--layers", "4" if SANITIZED else "48", "--seed", "1", "-o", big)
+    ask = {"prompt": "y", "max_tokens": 1, "model": "big"}
+    with Server("-m", big, "--idle-unload", "1", model=SLOW) as s:
+        answers, seconds, n, gap = beside_a_stream(s, lambda: in_parallel([lambda: s.call("POST", "/v1/completions", ask)[0]] * 3))
+        check("a stream goes on while another model is loaded", n > 5 and gap < seconds / 2, (n, gap, seconds))
+        same("three requests wait for one load", (answers, s.logged().count("event=load model=big")), ([200] * 3, 1))
+        check("and idle models are unloaded", s.until(lambda: s.logged().count("event=unload") == 2, 20), s.logged())
+        text = json.dumps({"content": "The fox. " * 700000}).encode()
+        answer, seconds, n, gap = beside_a_stream(s, lambda: s.call("POST", "/tokenize", text, raw=True)[2])
+        tokens = len(json.loads(answer)["tokens"])
+        check("a stream goes on while a large body is read", tokens > 700000 and n > 5 and gap < seconds / 2, (tokens, n, gap, seconds))
+        two = in_parallel([lambda: len(s.post("/tokenize", text)["tokens"]), lambda: s.call("POST", "/completion", text.replace(b"content", b"prompt"))[0]] * 2)
+        same("several at once", two, [tokens, 400] * 2)
+    s = Server("-m", big, model=SLOW)
+    lot = [s.connect() for _ in range(2)]
+    data = json.dumps(ask).encode()
+    for c in lot:
+        c.sendall(head(len(data), "/completion") + data)
+    time.sleep(0.1)
+    status, seconds = s.stop()
+    same("SIGTERM while a model is loaded", (status, seconds < (10 if SANITIZED else 1), [c.recv(1000)[:12] for c in lot]), (0, True, [b"HTTP/1.1 503"] * 2))
+    check("that load was given up", "event=load model=big failed" in s.logged(), s.logged()[-500:])
+    for c in lot:
+        c.close()
+    with Server(model=big, wait=False) as s:
+        same("the only model is still being loaded", [s.call("GET", "/health")[0], s.call("POST", "/completion", ask)[0]], [503, 503])
+    os.remove(big)
+    os.symlink(STORIES, big)
+    with Server("-m", big) as s:
+        os.remove(big)
+        open(big, "wb").write(open(STORIES, "rb").read()[:300000])
+        failures = in_parallel([lambda: s.call("POST", "/v1/completions", ask)] * 3)
+        check("a load that fails: all who wait hear why", all(f[0] == 500 and "big" in f[2]["error"]["message"] for f in failures), failures)
+        os.remove(big)
+        os.symlink(STORIES, big)
+        same("it is tried again", (s.call("POST", "/v1/completions", ask)[0], s.chat(max_tokens=1)["model"]), (200, "stories"))
+
+
 def pipes():
     """Nobody reads stdout and stderr."""
     s = Server("-v", stderr=subprocess.PIPE)
@@ -725,14 +790,15 @@ def signals():
 
 
 SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, together, prefixes, saved_slots, busy, keys,
-            several_models, pipes, signals]
-for section in SECTIONS:
-    if ONLY and section.__name__ not in ONLY:
-        continue
-    print("# " + section.__name__, flush=True)
-    try:
-        section()
-    except Exception as e:
-        import traceback
-        check(section.__name__ + " runs to its end", False, traceback.format_exc()[-1200:])
-sys.exit(failed > 0)
+            several_models, loading, pipes, signals]
+if __name__ == "__main__":           # server_soak.py uses what is above
+    for section in SECTIONS:
+        if ONLY and section.__name__ not in ONLY:
+            continue
+        print("# " + section.__name__, flush=True)
+        try:
+            section()
+        except Exception as e:
+            import traceback
+            check(section.__name__ + " runs to its end", False, traceback.format_exc()[-1200:])
+    sys.exit(failed > 0)

@@ -253,16 +253,25 @@ static void put_native_answer(buffer *b, const request *r)
     b->failed |= c->text.failed | c->logprobs.failed | c->tokens.failed;
 }
 
+/* The choice's embedding as text: as each is done, since those of a large request take seconds to write. */
+static void write_embedding(const request *r, choice *c)
+{
+    if (r->base64) put_floats_base64(&c->text, c->embedding, r->model->live.n_embd);
+    else put_floats(&c->text, c->embedding, r->model->live.n_embd);
+    free(c->embedding);
+    c->embedding = NULL;
+}
+
 static void put_embeddings(buffer *b, const request *r)
 {
-    const int native = r->route == ROUTE_EMBEDDING, n_embd = r->model->live.n_embd;
+    const int native = r->route == ROUTE_EMBEDDING;
     int i;
     put_text(b, native ? "[" : "{\"object\":\"list\",\"data\":[");
     for (i = 0; i < r->n_prompts; i++) {
         put(b, "%s{%s\"index\":%d,\"embedding\":%s", i ? "," : "", native ? "" : "\"object\":\"embedding\",", i,
             native ? "[" : "");
-        if (r->base64) put_floats_base64(b, r->choices[i].embedding, n_embd);
-        else put_floats(b, r->choices[i].embedding, n_embd);
+        put_bytes(b, r->choices[i].text.data, r->choices[i].text.size);
+        b->failed |= r->choices[i].text.failed;
         put_text(b, native ? "]}" : "}");
     }
     put_text(b, "]");

@@ -9,6 +9,7 @@
 #include "answer.h"
 
 #define STEP_US 10000                /* one slice of computing: so late may a hang-up be noticed, or a request begin */
+#define LARGE_BODY 65536             /* bytes: about what is parsed and tokenized in a slice's time, at the slowest */
 
 /* What /metrics counts, from the start on. */
 typedef struct totals {
@@ -18,8 +19,10 @@ typedef struct totals {
 
 typedef struct engine_thread {
     server *s;
-    request *queue;                  /* read and waiting for slots, in the order they came */
+    request *queue;                  /* in the order they came: to be read, waiting for their model or for slots */
     request *running;                /* all of their choices are started */
+    request *reading;                /* one of the queue, whose large body the reader reads; NULL: none */
+    aside *reader;
     totals totals;
 } engine_thread;
 
@@ -148,6 +151,7 @@ static void on_done(engine_thread *e, hosted *m, slot *s, const bitnet_event *ev
     put_bytes(&c->text, event->text, event->text_size);
     release_logprobs(r, c, event->reason != BITNET_DONE_STOP);
     note_stats(e, c, s);
+    if (is_embedding(r)) write_embedding(r, c);
     if (r->stream && (event->text_size || c->logprobs.size)) stream_piece(e->s, r, i, event->text, event->text_size);
     slot_release(m, s);
     r->n_done++;
@@ -244,46 +248,110 @@ static void start_choices(engine_thread *e, request *r)
 
 #include "tasks.h"
 
-/* Reads the body and puts r into the queue, or answers it. */
-static void open_request(engine_thread *e, request *r)
+/* Parses the body and finds the model that it names. */
+static void parse_request(server *s, request *r)
 {
-    server *s = e->s;
-    body b;
-    bitnet_error err;
+    body *b = &r->body;
     const char *name;
     char target[sizeof r->query];
-    request **end;
-    memset(&b, 0, sizeof b);
-    if (r->body.size == 0) put_text(&r->body, "{}");     /* GET */
-    if (r->body.failed) refuse_memory(&b);
-    else if (!json_parse(&b.d, r->body.data, r->body.size))
-        refuse(&b, "the body is not JSON: %s at byte %zu", b.d.error, b.d.error_at);
-    b.root = json_root(&b.d);
-    if (!b.status && !json_is(b.root, JSON_OBJECT)) refuse(&b, "the body is not a JSON object");
-    name = b.status ? NULL : field_string(&b, "model");
+    if (r->raw.size == 0) put_text(&r->raw, "{}");       /* GET */
+    if (r->raw.failed) refuse_memory(b);
+    else if (!json_parse(&b->d, r->raw.data, r->raw.size))
+        refuse(b, "the body is not JSON: %s at byte %zu", b->d.error, b->d.error_at);
+    b->root = json_root(&b->d);
+    if (!b->status && !json_is(b->root, JSON_OBJECT)) refuse(b, "the body is not a JSON object");
+    name = b->status ? NULL : field_string(b, "model");
     if (!name && http_query(r->query, "model", target, sizeof target)) name = target;
-    r->model = b.status ? NULL : server_find_model(s, name);
-    if (!b.status && !r->model) {
-        refuse(&b, "model: there is no '%.100s' here; GET /v1/models lists what there is", name);
-        b.status = 404;
+    if (b->status) return;
+    r->model = server_find_model(s, name);
+    if (r->model) return;
+    refuse(b, "model: there is no '%.100s' here; GET /v1/models lists what there is", name);
+    b->status = 404;
+}
+
+static void reader_aside(server *s, void *what)
+{
+    request *r = (request *)what;
+    if (r->stage == AS_IT_CAME) parse_request(s, r);
+    else read_text_task(s, r);
+}
+
+/* The stage after that of now is reached. */
+static void next_stage(request *r)
+{
+    if (r->stage == AS_IT_CAME && r->model) r->model->n_requests++;
+    r->stage++;
+}
+
+/* Brings r one stage on. 1: it is there; 0: the reader is to bring it, as it takes long, or is busy with another. */
+static int read_on(engine_thread *e, request *r)
+{
+    if (r->raw.size > LARGE_BODY && task_has_text(r->route)) {
+        if (e->reading) return 0;
+        e->reader = aside_start(e->s, reader_aside, r);
+        if (e->reader) e->reading = r;
+        if (e->reader) return 0;
     }
-    if (r->model) r->model->n_requests++;
-    if (r->model && !r->model->model && task_needs_model(r->route) && !hosted_load(s, r->model, &err)) {
-        refuse(&b, "%s: %s", r->model->name, err.text);
-        b.status = 500;
+    if (r->stage == AS_IT_CAME) parse_request(e->s, r);
+    else if (task_has_text(r->route)) read_text_task(e->s, r);
+    else answer_state_task(e, r);
+    next_stage(r);
+    return 1;
+}
+
+/* Reads what r asks for, as far as that goes now. 1: its choices can start; 0: it waits, or is answered, and gone. */
+static int open_request(engine_thread *e, request *r)
+{
+    body *b = &r->body;
+    if (r->stage == OPEN) return 1;
+    if (r == e->reading) return 0;
+    if (r->stage == AS_IT_CAME && !read_on(e, r)) return 0;
+    if (!b->status && !r->model->model && task_needs_model(r->route)) {
+        if (hosted_start_load(e->s, r->model)) return 0;
+        refuse_memory(b);
     }
-    if (!b.status) read_task(e, r, &b);
-    json_free(&b.d);
-    buffer_free(&r->body);
-    if (b.status) request_fail(s, r, b.status, "%s", b.message);
-    if (r->status) {
-        leave_queue_count(s, r);
+    if (!b->status && r->stage == PARSED && !read_on(e, r)) return 0;
+    json_free(&b->d);
+    buffer_free(&r->raw);
+    if (b->status) request_fail(e->s, r, b->status, "%s", b->message);
+    r->stage = OPEN;
+    if (!r->status) return 1;
+    leave_queue_count(e->s, r);
+    close_request(e, r);
+    return 0;
+}
+
+/* m could not be loaded: all who wait for it hear why. */
+static void fail_load(engine_thread *e, const hosted *m, const bitnet_error *err)
+{
+    request *r, *next;
+    for (r = e->queue; r; r = next) {
+        next = r->next;
+        if (r == e->reading || r->model != m) continue;
+        if (err->code == BITNET_ERROR_CANCELLED) request_fail(e->s, r, 503, "The server is shutting down");
+        else request_fail(e->s, r, 500, "%s: %s", m->name, err->text);
+        leave_queue_count(e->s, r);
         close_request(e, r);
-        return;
     }
-    for (end = &e->queue; *end; end = &(*end)->next) {}
-    r->next = NULL;
-    *end = r;
+}
+
+/* Takes over what asides have done. */
+static void take_asides(engine_thread *e)
+{
+    int i;
+    if (e->reading && aside_end(&e->reader, 0)) {
+        next_stage(e->reading);
+        e->reading = NULL;
+    }
+    for (i = 0; i < e->s->n_models; i++) {
+        hosted *m = &e->s->models[i];
+        bitnet_error err;
+        int ok;
+        if (!m->load || !aside_end(&m->load->aside, 0)) continue;
+        ok = hosted_end_load(m, &err);
+        server_set_ready(e->s, ok, err.text);
+        if (!ok) fail_load(e, m, &err);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------ the loop */
@@ -295,7 +363,7 @@ static void drop_requests(engine_thread *e, request *list, int ending, double no
     for (r = list; r; r = next) {
         const int gone = request_is_gone(e->s, r);
         next = r->next;
-        if (!gone && now < r->deadline && ending < 2) continue;
+        if (r == e->reading || (!gone && now < r->deadline && ending < 2)) continue;
         stop_choices(r);
         if (!r->n_started) leave_queue_count(e->s, r);
         if (gone) r->status = 499;                       /* for the log, as nginx has it */
@@ -312,7 +380,7 @@ static void start_requests(engine_thread *e)
     request *r, *next;
     for (r = e->queue; r; r = next) {
         next = r->next;
-        start_choices(e, r);
+        if (open_request(e, r)) start_choices(e, r);
     }
 }
 
@@ -352,7 +420,7 @@ static request *take_inbox(engine_thread *e, int wait, int *ending)
     request *first;
     struct timespec until;
     pthread_mutex_lock(&s->lock);
-    if (wait && !s->inbox && s->ending < 2) {
+    if (wait && !s->inbox && !s->aside_done && s->ending < 2) {
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;                                  /* for deadlines and idle models, which nobody announces */
         pthread_cond_timedwait(&s->work, &s->lock, &until);
@@ -360,6 +428,7 @@ static request *take_inbox(engine_thread *e, int wait, int *ending)
     first = s->inbox;
     s->inbox = NULL;
     s->inbox_end = &s->inbox;
+    s->aside_done = 0;
     *ending = s->ending;
     pthread_mutex_unlock(&s->lock);
     return first;
@@ -368,17 +437,16 @@ static request *take_inbox(engine_thread *e, int wait, int *ending)
 /* One round; *idle: the last one found nothing to compute. Returns 0 when the thread is to end. */
 static int engine_turn(engine_thread *e, int *idle)
 {
-    request *r, *next;
+    request **end = &e->queue;
     int ending;
     const double now = cli_seconds();
-    for (r = take_inbox(e, *idle, &ending); r; r = next) {
-        next = r->next;
-        open_request(e, r);
-    }
+    while (*end) end = &(*end)->next;
+    *end = take_inbox(e, *idle, &ending);
+    take_asides(e);
     drop_requests(e, e->queue, ending, now);
     drop_requests(e, e->running, ending, now);
     start_requests(e);
-    *idle = !step_models(e) && !e->queue;
+    *idle = !step_models(e);                             /* who is in the queue then waits for an aside */
     unload_idle(e, now);
     return ending < 3 || e->queue || e->running;
 }
@@ -387,18 +455,16 @@ static void *engine_main(void *user)
 {
     engine_thread e;
     bitnet_error err;
-    int idle = 1, i, ok = 1;
+    int idle = 1, i;
     memset(&e, 0, sizeof e);
     e.s = (server *)user;
-    if (e.s->n_models == 1) ok = hosted_load(e.s, &e.s->models[0], &err);
-    pthread_mutex_lock(&e.s->lock);
-    e.s->ready = ok;
-    e.s->failed = !ok;
-    if (!ok) snprintf(e.s->failure, sizeof e.s->failure, "%s", err.text);
-    server_wake_network(e.s);
-    pthread_mutex_unlock(&e.s->lock);
+    if (e.s->n_models == 1 && !hosted_start_load(e.s, &e.s->models[0])) server_set_ready(e.s, 0, "out of memory");
     while (engine_turn(&e, &idle)) {}
-    for (i = 0; i < e.s->n_models; i++) hosted_unload(&e.s->models[i]);
+    for (i = 0; i < e.s->n_models; i++) {
+        hosted *m = &e.s->models[i];
+        if (m->load && aside_end(&m->load->aside, 1)) hosted_end_load(m, &err);
+        hosted_unload(m);
+    }
     pthread_mutex_lock(&e.s->lock);
     e.s->engine_ended = 1;
     server_wake_network(e.s);

@@ -2,8 +2,10 @@
 
    A model that is loaded has one engine, and slots: sessions that the engine advances together. A request takes a slot
    for as long as it generates; what the slot's cache holds stays there afterwards, so that the next request of the same
-   conversation needs to read only what is new. Everything here belongs to the engine thread, but for path, name and
-   info, which don't change once the server runs. */
+   conversation needs to read only what is new.
+
+   Loading takes seconds, in which the streams of other models must go on: so an aside does it. All else here belongs to
+   the engine thread, but for path, name, info and changed, which stay as they are once the server runs. */
 #ifndef SERVER_MODELS_H
 #define SERVER_MODELS_H
 
@@ -40,7 +42,16 @@ typedef struct hosted {
     int n_requests;                  /* that are open */
     uint64_t uses;                   /* of slots */
     double last_used;
+    struct load *load;               /* NULL: it is not being loaded */
 } hosted;
+
+/* The aside's own until that is done. */
+typedef struct load {
+    hosted m;                        /* what the model becomes */
+    bitnet_error err;
+    int ok;
+    struct aside *aside;
+} load;
 
 /* ---------------------------------------------------------------------------------------------- the list */
 
@@ -217,6 +228,44 @@ static int hosted_load(server *s, hosted *m, bitnet_error *err)
     log_line("load", "model=%s seconds=%.2f slots=%d context=%d kernels=%s", m->name, m->last_used - start, m->n_slots,
              m->n_ctx, m->live.kernels);
     return 1;
+}
+
+static void load_aside(server *s, void *what)
+{
+    load *l = (load *)what;
+    l->ok = hosted_load(s, &l->m, &l->err);
+}
+
+/* Begins to load m, unless that has begun already; 0: it cannot. */
+static int hosted_start_load(server *s, hosted *m)
+{
+    if (m->load) return 1;
+    m->load = (struct load *)calloc(1, sizeof *m->load);
+    if (!m->load) return 0;
+    m->load->m = *m;
+    m->load->aside = aside_start(s, load_aside, m->load);
+    if (m->load->aside) return 1;
+    free(m->load);
+    m->load = NULL;
+    return 0;
+}
+
+/* m becomes what its load, which is done, has made of it. 1, or 0 with *err. */
+static int hosted_end_load(hosted *m, bitnet_error *err)
+{
+    load *l = m->load;
+    const int ok = l->ok;
+    *err = l->err;
+    m->live = l->m.live;
+    m->model = l->m.model;
+    m->engine = l->m.engine;
+    memcpy(m->slots, l->m.slots, sizeof m->slots);
+    m->n_slots = l->m.n_slots;
+    m->n_ctx = l->m.n_ctx;
+    m->last_used = l->m.last_used;
+    m->load = NULL;
+    free(l);
+    return ok;
 }
 
 /* ------------------------------------------------------------------------------------------------- slots */

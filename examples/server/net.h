@@ -37,7 +37,7 @@ static const page_file page_files[] = {{NULL, NULL, NULL, 0}};
 #endif
 
 #define MAX_CONNECTIONS 1000
-#define MAX_BUFFERED ((size_t)256 << 20)       /* bytes of requests not yet complete, of all connections together */
+#define MAX_BUFFERED ((size_t)256 << 20)       /* bytes of bodies on their way, and again of those with the engine */
 #define MAX_PIPELINED 65536                    /* bytes a client may send ahead */
 #define LINGER_S 2                             /* seconds that a refused client may go on sending, to read why */
 
@@ -317,7 +317,8 @@ static void submit_request(network *net, connection *c, route route, const char 
     r->keep_alive = c->keep;
     r->arrived = cli_seconds();
     r->deadline = r->arrived + (s->o.request_timeout ? s->o.request_timeout : 1e9);
-    r->body = c->body;
+    r->raw = c->body;
+    r->raw_size = c->body.size;
     memset(&c->body, 0, sizeof c->body);
     c->request = r;
     c->state = ANSWERING;
@@ -335,7 +336,7 @@ static server_mood server_look(server *s, route route)
     pthread_mutex_lock(&s->lock);
     mood.ready = s->ready;
     mood.ending = s->ending;
-    mood.full = route_waits(route) && s->n_waiting >= s->o.queue;
+    mood.full = (route_waits(route) && s->n_waiting >= s->o.queue) || s->n_bytes > MAX_BUFFERED;
     s->n_refused += (uint64_t)mood.full;
     pthread_mutex_unlock(&s->lock);
     return mood;
@@ -450,6 +451,7 @@ static int transmit(connection *c)
         c->n_sent += (size_t)n;
         c->since = cli_seconds();
     }
+    if (c->out.capacity > MAX_PIPELINED) buffer_free(&c->out);        /* or an idle client would hold megabytes */
     c->out.size = c->n_sent = 0;
     return 1;
 }
@@ -468,8 +470,7 @@ static void fetch_answer(server *s, connection *c)
     done = r->done;
     pthread_mutex_unlock(&s->lock);
     if (got.size && c->n_sent == c->out.size) c->since = cli_seconds();          /* the client's time begins */
-    put_bytes(&c->out, got.data, got.size);
-    if (got.failed) c->out.failed = 1;
+    buffer_move(&c->out, &got);
     buffer_free(&got);
     if (!done) return;
     c->keep = r->keep_alive;

@@ -5,7 +5,10 @@
    answer into r->out, and says when it is done; the network thread carries those bytes to the client. Either side may be
    done first: a client that hangs up leaves the request `gone`, and then the engine frees it.
 
-   One lock guards all that both see. It is held for moments, never while computing, so neither thread waits long. */
+   One lock guards all that both see. It is held for moments, never while computing, so neither thread waits long.
+
+   What takes long and is no step of a generation, an aside does: a thread that lives as long as that work. The engine
+   thread begins it, looks now and then whether it is done, and meanwhile keeps its hands off what it gave away. */
 #ifndef SERVER_REQUEST_H
 #define SERVER_REQUEST_H
 
@@ -55,6 +58,14 @@ typedef struct choice {
     double prompt_ms, generate_ms;
 } choice;
 
+/* A body while it is read. */
+typedef struct body {
+    json_doc d;
+    const json_node *root;
+    int status;                      /* of the answer that refuses it; 0: all is well so far */
+    char message[300];
+} body;
+
 /* What the client asked for. Zeroed strings and lists: absent. */
 typedef struct request {
     struct request *next;            /* in the inbox, then in the queue */
@@ -65,15 +76,18 @@ typedef struct request {
     char target[160];                /* what follows the path of /models/ and /slots/ */
     int minor, keep_alive;
     double arrived, deadline;        /* cli_seconds() */
-    buffer body;                     /* as it came; empty once it is read */
+    buffer raw;                      /* the body as it came; empty once it is read */
+    size_t raw_size;                 /* of what came */
 
     /* Under the lock. */
     buffer out;                      /* bytes for the client that the network thread has not taken yet */
     int done;                        /* the engine says: there will be no more */
     int gone;                        /* the network says: nobody listens any more */
 
-    /* The engine thread's own. */
-    struct hosted *model;
+    /* The engine thread's own, or while an aside reads the body that one's. */
+    enum { AS_IT_CAME, PARSED, READ, OPEN } stage;       /* of reading the body */
+    body body;
+    struct hosted *model;            /* known when the body is parsed */
     prompt *prompts;
     int n_prompts, n;                /* n choices of each prompt */
     choice *choices;                 /* [n_prompts * n] */
@@ -111,13 +125,63 @@ typedef struct server {
     int awake;                       /* 1: that byte is on its way */
     request *inbox, **inbox_end;
     int n_open, n_waiting;           /* requests with the engine; of these, not started */
+    size_t n_bytes;                  /* of their bodies */
     int ready;                       /* 0: the only model is being loaded */
     int ending;                      /* 1: take no more, finish; 2: cancel what still runs; 3: end the thread */
+    int aside_done;                  /* 1: an aside is done, and the engine thread has not looked yet */
     int engine_ended;
     int failed;                      /* 1: the only model could not be loaded, */
     char failure[400];               /* and why */
     uint64_t n_refused;              /* requests that found the queue full */
 } server;
+
+/* ---------------------------------------------------------------------------------------------- asides */
+
+typedef struct aside {
+    server *s;
+    pthread_t thread;
+    void (*work)(server *s, void *what);
+    void *what;
+    int done;                        /* under the lock */
+} aside;
+
+static void *aside_main(void *user)
+{
+    aside *a = (aside *)user;
+    a->work(a->s, a->what);
+    pthread_mutex_lock(&a->s->lock);
+    a->done = a->s->aside_done = 1;
+    pthread_cond_signal(&a->s->work);
+    pthread_mutex_unlock(&a->s->lock);
+    return NULL;
+}
+
+/* NULL: the system has no memory or no thread for it. */
+static aside *aside_start(server *s, void (*work)(server *s, void *what), void *what)
+{
+    aside *a = (aside *)calloc(1, sizeof *a);
+    if (!a) return NULL;
+    a->s = s;
+    a->work = work;
+    a->what = what;
+    if (pthread_create(&a->thread, NULL, aside_main, a) == 0) return a;
+    free(a);
+    return NULL;
+}
+
+/* 1: all that it did is there, and *a is gone and NULL. Without wait 0 if it still works. */
+static int aside_end(aside **a, int wait)
+{
+    int done;
+    pthread_mutex_lock(&(*a)->s->lock);
+    done = (*a)->done;
+    pthread_mutex_unlock(&(*a)->s->lock);
+    if (!done && !wait) return 0;
+    pthread_join((*a)->thread, NULL);
+    free(*a);
+    *a = NULL;
+    return 1;
+}
 
 /* ---------------------------------------------------------------------------------------------- life */
 
@@ -138,7 +202,8 @@ static void request_free(request *r)
     free(r->stop_text);
     free(r->bias);
     free(r->prompt_text);
-    buffer_free(&r->body);
+    json_free(&r->body.d);
+    buffer_free(&r->raw);
     buffer_free(&r->out);
     free(r);
 }
@@ -151,6 +216,19 @@ static void server_wake_network(server *s)
     if (write(s->wake_write, "", 1) != 1) s->awake = 0;  /* a full pipe holds a byte that wakes as well */
 }
 
+/* The engine's: the only model is loaded, or (ok 0) cannot be. What happens to models later changes nothing. */
+static void server_set_ready(server *s, int ok, const char *why)
+{
+    pthread_mutex_lock(&s->lock);
+    if (!s->ready) {
+        s->ready = ok;
+        s->failed = !ok;
+        snprintf(s->failure, sizeof s->failure, "%s", why);
+        server_wake_network(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* Hands r over to the engine thread. Under the lock. */
 static void server_submit(server *s, request *r)
 {
@@ -158,6 +236,7 @@ static void server_submit(server *s, request *r)
     *s->inbox_end = r;
     s->inbox_end = &r->next;
     s->n_open++;
+    s->n_bytes += r->raw_size;
     s->n_waiting += route_waits(r->route);
     pthread_cond_signal(&s->work);
 }
@@ -166,11 +245,10 @@ static void server_submit(server *s, request *r)
 static void request_send(server *s, request *r, buffer *b)
 {
     pthread_mutex_lock(&s->lock);
-    if (b->failed) r->out.failed = 1;
-    if (!r->gone) put_bytes(&r->out, b->data, b->size);
+    if (r->gone) b->size = 0;
+    buffer_move(&r->out, b);
     server_wake_network(s);
     pthread_mutex_unlock(&s->lock);
-    b->size = 0;
 }
 
 /* The engine's: r is answered. It may be freed when this returns. */
@@ -186,6 +264,7 @@ static void request_finish(server *s, request *r)
     gone = r->gone;
     r->done = 1;
     s->n_open--;
+    s->n_bytes -= r->raw_size;
     server_wake_network(s);
     pthread_mutex_unlock(&s->lock);
     if (gone) request_free(r);

@@ -5,8 +5,9 @@
        curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'
 
    Two threads. The network thread (net.h) reads and writes sockets; the engine thread (engine.h) owns models and
-   computes. Between them go requests (request.h). The way of one request: net.h take_head, take_body, handle_request;
-   engine.h open_request; settings.h read_generation; engine.h start_choices, step_models, on_token, on_done; answer.h.
+   computes. Between them go requests (request.h). A third comes for as long as a model is loaded or a large body read.
+   The way of one request: net.h take_head, take_body, handle_request; engine.h open_request; settings.h
+   read_generation; engine.h start_choices, step_models, on_token, on_done; answer.h.
 
    Exit status: 0 ended by a signal, 1 it could not be done, 2 wrong usage. */
 #include "tools/cli.h"
@@ -15,6 +16,10 @@
 #include "bitnet.h"
 
 #include "net.h"
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #define DRAIN_S 0.5                  /* after a signal: what runs may end by itself */
 #define END_S 0.85                   /* after a signal: whatever still holds us up, the process ends */
@@ -106,6 +111,16 @@ static void read_options(server_options *o, int argc, char **argv)
 }
 
 /* -------------------------------------------------------------------------------------------- start and end */
+
+/* Large buffers go back to the system when they are freed. Left alone, glibc learns from the first ones to keep such
+   memory, in every thread's heap anew, and a few bodies of megabytes leave the process tens of megabytes larger. */
+static void keep_memory_small(void)
+{
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+}
 
 static void start_server(server *s)
 {
@@ -202,6 +217,7 @@ int main(int argc, char **argv)
     s.o.request_timeout = 600;
     s.o.queue = 256;
     read_options(&s.o, argc, argv);
+    keep_memory_small();
     start_server(&s);
     catch_signals(s.wake_write);
     net.s = &s;

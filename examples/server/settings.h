@@ -12,14 +12,6 @@
 #define MAX_PROMPTS 2048             /* inputs of one embeddings request: OpenAI's limit, too */
 #define MAX_BIAS 1024
 
-/* A body while it is read. */
-typedef struct body {
-    json_doc d;
-    const json_node *root;
-    int status;                      /* of the answer that refuses it; 0: all is well so far */
-    char message[300];
-} body;
-
 CLI_PRINTF(2, 3) static int refuse(body *b, const char *format, ...)
 {
     va_list args;
@@ -251,20 +243,6 @@ static void read_settings(body *b, const server_options *o, request *r)
 
 /* ---------------------------------------------------------------------------------------------- prompts */
 
-/* Adds a prompt of tokens, which become the request's. */
-static int add_prompt(body *b, request *r, int32_t *tokens, int64_t n)
-{
-    prompt *p = (prompt *)realloc(r->prompts, ((size_t)r->n_prompts + 1) * sizeof *p);
-    if (!p) {
-        free(tokens);
-        return refuse_memory(b);
-    }
-    r->prompts = p;
-    r->prompts[r->n_prompts].tokens = tokens;
-    r->prompts[r->n_prompts++].n = (int)n;
-    return 1;
-}
-
 /* Does a prompt of n tokens leave room for an answer (an embedding needs none)? */
 static int check_fits(body *b, const request *r, int64_t n)
 {
@@ -278,17 +256,36 @@ static int check_fits(body *b, const request *r, int64_t n)
     return 1;
 }
 
+/* Adds a prompt of n tokens, which become the request's; n may be too many, or an error. */
+static int add_prompt(body *b, request *r, int32_t *tokens, int64_t n)
+{
+    const int fits = check_fits(b, r, n);
+    prompt *p = fits ? (prompt *)realloc(r->prompts, ((size_t)r->n_prompts + 1) * sizeof *p) : NULL;
+    if (!p) {
+        free(tokens);
+        return fits ? refuse_memory(b) : 0;
+    }
+    r->prompts = p;
+    p += r->n_prompts++;
+    p->tokens = (int32_t *)realloc(tokens, (size_t)n * sizeof *tokens);         /* most have less than they might */
+    if (!p->tokens) p->tokens = tokens;
+    p->n = (int)n;
+    return 1;
+}
+
+/* Memory for the tokens of any text that fits, so that one pass over the text both counts and writes them. */
+static int32_t *new_tokens(body *b, const request *r)
+{
+    int32_t *tokens = (int32_t *)malloc((size_t)r->model->n_ctx * sizeof *tokens);
+    if (!tokens) refuse_memory(b);
+    return tokens;
+}
+
 static int add_text(body *b, request *r, const char *text, size_t size)
 {
-    const int flags = BITNET_TOKENIZE_BOS | BITNET_TOKENIZE_SPECIAL;
-    const bitnet_model *model = r->model->model;
-    int64_t n = bitnet_tokenize(model, text, size, NULL, 0, flags);
-    int32_t *tokens;
-    if (!check_fits(b, r, n)) return 0;
-    tokens = (int32_t *)malloc((size_t)n * sizeof *tokens);
-    if (!tokens) return refuse_memory(b);
-    n = bitnet_tokenize(model, text, size, tokens, n, flags);
-    return add_prompt(b, r, tokens, n);
+    int32_t *tokens = new_tokens(b, r);
+    return tokens && add_prompt(b, r, tokens, bitnet_tokenize(r->model->model, text, size, tokens, r->model->n_ctx,
+                                                              BITNET_TOKENIZE_BOS | BITNET_TOKENIZE_SPECIAL));
 }
 
 /* The numbers of a list as tokens, in memory that is the caller's; NULL: refused. */
@@ -449,9 +446,7 @@ static int put_conversation(body *b, const hosted *m, const conversation *c, buf
 /* The conversation as the request's prompt. */
 static int add_conversation(body *b, request *r, const conversation *c)
 {
-    const bitnet_model *model = r->model->model;
     int32_t *tokens;
-    int64_t n;
     if (strcmp(r->model->live.chat_template, "none") == 0) {
         buffer text = {0};
         int ok;
@@ -461,12 +456,9 @@ static int add_conversation(body *b, request *r, const conversation *c)
         r->stops[r->how.n_stops++] = "\nUser:";          /* read_stops left room for it */
         return ok;
     }
-    n = bitnet_chat_tokenize(model, c->messages, c->n, BITNET_CHAT_ANSWER, NULL, 0);
-    if (!check_fits(b, r, n)) return 0;
-    tokens = (int32_t *)malloc((size_t)n * sizeof *tokens);
-    if (!tokens) return refuse_memory(b);
-    bitnet_chat_tokenize(model, c->messages, c->n, BITNET_CHAT_ANSWER, tokens, n);
-    return add_prompt(b, r, tokens, n);
+    tokens = new_tokens(b, r);
+    return tokens && add_prompt(b, r, tokens, bitnet_chat_tokenize(r->model->model, c->messages, c->n,
+                                                                   BITNET_CHAT_ANSWER, tokens, r->model->n_ctx));
 }
 
 /* ---------------------------------------------------------------------------------------------- requests */

@@ -4,6 +4,9 @@
 
 static int task_needs_model(route route) { return route != ROUTE_METRICS && route != ROUTE_SLOTS; }
 
+/* 1: the body's text is all that the task is about, and may be long. */
+static int task_has_text(route route) { return route >= ROUTE_CHAT && route <= ROUTE_TEMPLATE; }
+
 /* ------------------------------------------------------------------------------------------------ tokens */
 
 /* A token's text, or its bytes where they are only part of a character. */
@@ -25,17 +28,18 @@ static void task_tokenize(body *b, const request *r, buffer *out)
     const int flags = (field_flag(b, "add_special", 0) ? BITNET_TOKENIZE_BOS : 0) |
                       (field_flag(b, "parse_special", 1) ? BITNET_TOKENIZE_SPECIAL : 0);
     const char *text = json_is(content, JSON_STRING) ? json_text(&b->d, content) : "";
+    const int64_t most = content ? (int64_t)content->size + 16 : 1;   /* a byte each, and what stands around the text */
     int64_t n = 0, i;
     int32_t *tokens;
     if (content && !json_is(content, JSON_STRING)) refuse(b, "content: not a string");
     if (b->status) return;
-    if (content) n = bitnet_tokenize(model, text, content->size, NULL, 0, flags);
-    tokens = n >= 0 ? (int32_t *)malloc(((size_t)n + 1) * sizeof *tokens) : NULL;
-    if (!tokens) {
+    tokens = (int32_t *)malloc((size_t)most * sizeof *tokens);
+    if (content && tokens) n = bitnet_tokenize(model, text, content->size, tokens, most, flags);
+    if (!tokens || n < 0 || n > most) {
+        free(tokens);
         refuse_memory(b);
         return;
     }
-    if (content) bitnet_tokenize(model, text, content->size, tokens, n, flags);
     put_text(out, "{\"tokens\":[");
     for (i = 0; i < n; i++) {
         put(out, pieces ? "%s{\"id\":%d,\"piece\":" : "%s%d", i ? "," : "", (int)tokens[i]);
@@ -285,16 +289,16 @@ static void task_slot(body *b, const server_options *o, const request *r, buffer
 
 /* ------------------------------------------------------------------------------------------------ dispatch */
 
-/* Reads the body of r: either b refuses it, or r is answered (r->status), or it is ready for the queue. */
-static void read_task(engine_thread *e, request *r, body *b)
+/* Reads a body that holds text: either it is refused, or r is answered (r->status), or its choices can start. On any
+   thread, as long as nobody else has r and its model is loaded. */
+static void read_text_task(server *s, request *r)
 {
-    const server_options *o = &e->s->o;
-    const char *type = JSON_TYPE;
+    body *b = &r->body;
     buffer out;
     memset(&out, 0, sizeof out);
     switch (r->route) {
     case ROUTE_CHAT: case ROUTE_COMPLETIONS: case ROUTE_COMPLETION:
-        if (read_generation(b, o, r)) make_choices(b, r);
+        if (read_generation(b, &s->o, r)) make_choices(b, r);
         read_name(r);
         return;
     case ROUTE_EMBEDDINGS: case ROUTE_EMBEDDING:
@@ -302,16 +306,28 @@ static void read_task(engine_thread *e, request *r, body *b)
         return;
     case ROUTE_TOKENIZE: task_tokenize(b, r, &out); break;
     case ROUTE_DETOKENIZE: task_detokenize(b, r, &out); break;
-    case ROUTE_TEMPLATE: task_template(b, o, r, &out); break;
-    case ROUTE_PROPS: task_props(o, r->model, &out); break;
+    default: task_template(b, &s->o, r, &out); break;
+    }
+    if (!b->status) request_answer(s, r, JSON_TYPE, &out);
+    buffer_free(&out);
+}
+
+/* Answers what concerns the state of things, or refuses it. */
+static void answer_state_task(engine_thread *e, request *r)
+{
+    const char *type = JSON_TYPE;
+    buffer out;
+    memset(&out, 0, sizeof out);
+    switch (r->route) {
+    case ROUTE_PROPS: task_props(&e->s->o, r->model, &out); break;
     case ROUTE_SLOTS: task_slots(r->model, &out); break;
-    case ROUTE_SLOT: task_slot(b, o, r, &out); break;
+    case ROUTE_SLOT: task_slot(&r->body, &e->s->o, r, &out); break;
     default:
         type = "text/plain; version=0.0.4";
         task_metrics(e, &out);
         break;
     }
-    if (!b->status) request_answer(e->s, r, type, &out);
+    if (!r->body.status) request_answer(e->s, r, type, &out);
     buffer_free(&out);
 }
 

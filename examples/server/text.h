@@ -58,6 +58,20 @@ static void put_bytes(buffer *b, const void *data, size_t n)
 
 static void put_text(buffer *b, const char *text) { put_bytes(b, text, strlen(text)); }
 
+/* All of *from behind what *to has; *from is empty afterwards. Large texts change hands without a copy. */
+static void buffer_move(buffer *to, buffer *from)
+{
+    if (from->failed) to->failed = 1;
+    if (to->size == 0 && !to->failed) {
+        const buffer empty = *to;
+        *to = *from;
+        *from = empty;
+    } else {
+        put_bytes(to, from->data, from->size);
+    }
+    from->size = 0;
+}
+
 /* Takes the first n bytes away. */
 static void buffer_consume(buffer *b, size_t n)
 {
@@ -71,15 +85,20 @@ static void buffer_consume(buffer *b, size_t n)
 CLI_PRINTF(2, 3) static void put(buffer *b, const char *format, ...)
 {
     va_list args;
+    size_t room;
     int n;
+    if (!buffer_reserve(b, 64)) return;                  /* enough for most, which are then printed once */
+    room = b->capacity - b->size;
     va_start(args, format);
-    n = vsnprintf(NULL, 0, format, args);
+    n = vsnprintf(b->data + b->size, room, format, args);
     va_end(args);
-    if (n < 0 || !buffer_reserve(b, (size_t)n)) return;
-    va_start(args, format);
-    vsnprintf(b->data + b->size, (size_t)n + 1, format, args);
-    va_end(args);
-    b->size += (size_t)n;
+    if (n >= 0 && (size_t)n >= room && buffer_reserve(b, (size_t)n)) {
+        va_start(args, format);
+        vsnprintf(b->data + b->size, (size_t)n + 1, format, args);
+        va_end(args);
+    }
+    if (n >= 0 && !b->failed) b->size += (size_t)n;
+    b->data[b->size] = 0;                                /* also where it failed half-way */
 }
 
 /* ------------------------------------------------------------------------------------------------ JSON */
