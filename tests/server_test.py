@@ -541,6 +541,16 @@ def prefixes():
         same("all that was generated is there, but the last token", (b["timings"]["cache_n"], b["id_slot"]), (len(whole) - 1, a["id_slot"]))
         c = s.post("/completion", {"prompt": "The", "n_predict": 3})
         check("another text takes another slot", c["id_slot"] != b["id_slot"], c)
+    with Server("-np", "3") as s:
+        # Two conversations that begin alike: each keeps its slot, and the second begins with a copy of the first one's.
+        alike = "Once upon a time there was a little fox who lived in the forest with its mother. One day the fox"
+        ask = lambda end, **how: s.post("/completion", {"prompt": alike + end, "n_predict": 4, "temperature": 0, **how})
+        one, two = ask(" found a red ball under a tree."), ask(" saw a bird with a blue wing.")
+        check("a text that begins like another takes a slot of its own", two["id_slot"] != one["id_slot"], two["id_slot"])
+        check("and a copy of the beginning", two["timings"]["cache_n"] > 15, two["timings"])
+        same("with the same answer as from the start", ask(" saw a bird with a blue wing.", cache_prompt=False)["content"], two["content"])
+        back = ask(" found a red ball under a tree. It was happy")
+        check("the first one is still there", back["id_slot"] == one["id_slot"] and back["timings"]["cache_n"] > two["timings"]["cache_n"] + 5, back["timings"])
 
 
 def saved_slots():
@@ -632,7 +642,7 @@ def busy():
         beside.join()
     with Server("-np", "1", "--request-timeout", "1", model=SLOW) as s:
         slow = in_parallel([lambda: s.call("POST", "/completion", {**LONG, "n_predict": -1, "stop": "no such thing in it"}), lambda: s.call("POST", "/completion", LONG)])
-        check("--request-timeout", all(r[0] == 503 and "timeout" in r[2]["error"]["message"] or r[0] == 200 for r in slow) and any(r[0] == 503 for r in slow), slow)
+        check("--request-timeout", all(r[0] == 504 and "timeout" in r[2]["error"]["message"] or r[0] == 200 for r in slow) and any(r[0] == 504 for r in slow), slow)
     with Server("-np", "2", "--timeout", "1", model=SLOW) as s:
         c = s.connect()
         c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -653,6 +663,17 @@ def keys():
         for headers in {"Authorization": "Bearer secret-key"}, {"authorization": "bearer secret-key"}, {"X-Api-Key": "secret-key"}:
             same("right key: %s" % list(headers), s.call("GET", "/v1/models", headers=headers)[0], 200)
         same("preflight needs none", s.call("OPTIONS", "/v1/models")[0], 204)
+    path = os.path.join(SCRATCH, "key.txt")
+    for text, ok in ("key in a file\r\nmore\n", True), ("\nkey\n", False), ("", False):
+        open(path, "w").write(text)
+        if not ok:
+            r = subprocess.run([BUILD + "/server", "-m", ROOT + "/examples/stories.gguf", "--port", "0", "--api-key-file", path], capture_output=True, text=True, timeout=20)
+            check("a file without a key is refused", r.returncode == 1 and "first line is empty" in r.stderr, r)
+            continue
+        with Server("--api-key-file", path) as s:
+            same("the file's first line is the key", [s.call("GET", "/props", headers={"Authorization": "Bearer " + k})[0]
+                                                      for k in ("key in a file", "key", "more")], [200, 401, 401])
+            same("ps does not show it", b"key in a" in open("/proc/%d/cmdline" % s.process.pid, "rb").read(), False)
 
 
 def several_models():

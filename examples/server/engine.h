@@ -367,8 +367,8 @@ static void drop_requests(engine_thread *e, request *list, int ending, double no
         stop_choices(r);
         if (!r->n_started) leave_queue_count(e->s, r);
         if (gone) r->status = 499;                       /* for the log, as nginx has it */
-        else request_fail(e->s, r, 503, "%s", ending ? "The server is shutting down" :
-                          "The request took longer than --request-timeout");
+        else if (ending) request_fail(e->s, r, 503, "The server is shutting down");
+        else request_fail(e->s, r, 504, "The request took longer than --request-timeout");
         close_request(e, r);
     }
 }

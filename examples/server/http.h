@@ -343,6 +343,7 @@ static const char *http_reason(int status)
     case 500: return "Internal Server Error";
     case 501: return "Not Implemented";
     case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
     case 505: return "HTTP Version Not Supported";
     }
     return "Error";
@@ -383,6 +384,7 @@ static const char *http_error_type(int status)
     case 500: return "server_error";
     case 501: return "not_supported_error";
     case 503: return "unavailable_error";
+    case 504: return "timeout_error";
     }
     return "invalid_request_error";
 }

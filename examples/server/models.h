@@ -282,9 +282,21 @@ static int slot_common_prefix(const slot *s, const prompt *p)
     return i;
 }
 
+/* Makes a free slot ready for any call: the rows of a cancelled request may still be in the pass in flight, and the
+   token sampled last still wait in the list. */
+static void slot_settle(hosted *m, slot *s)
+{
+    if (bitnet_session_rewind(s->session, s->n_evaluated) == BITNET_OK) return;
+    bitnet_finish(m->engine);
+    if (bitnet_session_rewind(s->session, s->n_evaluated) == BITNET_OK) return;
+    s->n_evaluated = 0;                                  /* a restored slot may hold less than it seemed */
+    bitnet_session_rewind(s->session, 0);
+}
+
 /* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares a tenth of the work (as
    in llama-server) and more than the beginning that any two texts share; else the one that was not used for the longest
-   time, so that other conversations keep theirs. wanted: its id, or -1. */
+   time, so that other conversations keep theirs. Where the cache goes on with something else, perhaps another
+   conversation with the same system prompt, an empty slot becomes a copy. wanted: its id, or -1. */
 static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
 {
     slot *best = NULL, *oldest = NULL;
@@ -300,7 +312,12 @@ static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
             best = s;
         }
     }
-    return best && most >= SHARED_PREFIX && most > p->n / 10 ? best : oldest;
+    if (!best || most < SHARED_PREFIX || most <= p->n / 10) return oldest;
+    if (best->n_evaluated - most < SHARED_PREFIX || bitnet_session_tokens(oldest->session, NULL) > 0) return best;
+    slot_settle(m, best);
+    if (bitnet_session_copy(oldest->session, best->session) != BITNET_OK) return best;
+    oldest->n_evaluated = best->n_evaluated;
+    return oldest;
 }
 
 /* The slot is free again. What the cache surely holds: all but the token sampled last, which is never evaluated, or as
@@ -312,17 +329,6 @@ static void slot_release(hosted *m, slot *s)
     s->request = NULL;
     s->used = ++m->uses;
     m->last_used = cli_seconds();
-}
-
-/* Makes a free slot ready for any call: the rows of a cancelled request may still be in the pass in flight, and the
-   token sampled last still wait in the list. */
-static void slot_settle(hosted *m, slot *s)
-{
-    if (bitnet_session_rewind(s->session, s->n_evaluated) == BITNET_OK) return;
-    bitnet_finish(m->engine);
-    if (bitnet_session_rewind(s->session, s->n_evaluated) == BITNET_OK) return;
-    s->n_evaluated = 0;                                  /* a restored slot may hold less than it seemed */
-    bitnet_session_rewind(s->session, 0);
 }
 
 #endif /* SERVER_MODELS_H */

@@ -108,7 +108,7 @@ typedef struct request {
 typedef struct server_options {
     cli_model_args model;            /* its path is not used */
     cli_strings models;
-    const char *models_dir, *host, *alias, *api_key, *system, *slot_path;
+    const char *models_dir, *host, *alias, *api_key, *api_key_file, *system, *slot_path;
     int port, n_ctx, n_batch, n_parallel, n_predict, timeout, request_timeout, queue, idle_unload, no_page;
     double temperature;
 } server_options;

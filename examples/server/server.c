@@ -49,6 +49,16 @@ static void catch_signals(int fd)
 
 /* ------------------------------------------------------------------------------------------------- options */
 
+/* --api-key-file. The key stays in memory until the end. */
+static const char *read_key(const char *path)
+{
+    char *text = cli_read_file(path, NULL);
+    if (!text) cli_fail("--api-key-file %s: %s", path, strerror(errno));
+    text[strcspn(text, "\r\n")] = 0;
+    if (!text[0]) cli_fail("--api-key-file %s: its first line is empty", path);
+    return text;
+}
+
 static void check_options(const server_options *o)
 {
     struct stat info;
@@ -56,6 +66,7 @@ static void check_options(const server_options *o)
     if (o->alias && (o->models.n > 1 || o->models_dir)) cli_usage("--alias: names one model, and there may be several");
     if (o->slot_path && (stat(o->slot_path, &info) != 0 || !S_ISDIR(info.st_mode)))
         cli_fail("--slot-save-path %s: not a folder", o->slot_path);
+    if (o->api_key && o->api_key_file) cli_usage("--api-key and --api-key-file: which one?");
     if (o->api_key && !o->api_key[0]) cli_usage("--api-key: the key is empty");
     cli_check_model_args(&o->model);
 }
@@ -91,6 +102,7 @@ static void read_options(server_options *o, int argc, char **argv)
         {NULL, CLI_HEADING, NULL, NULL, "Network", 0, 0},
         {"--host", CLI_STRING, &o->host, "ADDRESS", "where to listen (default 127.0.0.1: this machine only)", 0, 0},
         {"--port", CLI_INT, &o->port, "N", "TCP port; 0: any, which is printed (default 8080)", 0, 65535},
+        {"--api-key-file", CLI_STRING, &o->api_key_file, "FILE", "the same, where ps does not show it: the file's first line", 0, 0},
         {"--api-key", CLI_STRING, &o->api_key, "KEY", "clients must know it (\"Authorization: Bearer KEY\")", 0, 0},
         {"--timeout", CLI_INT, &o->timeout, "S", "seconds for a request to arrive, and for a client that does\n"
          "not read (default 60)", 1, 1000000},
@@ -217,6 +229,7 @@ int main(int argc, char **argv)
     s.o.request_timeout = 600;
     s.o.queue = 256;
     read_options(&s.o, argc, argv);
+    if (s.o.api_key_file) s.o.api_key = read_key(s.o.api_key_file);
     keep_memory_small();
     start_server(&s);
     catch_signals(s.wake_write);
