@@ -145,8 +145,8 @@ static uint64_t serve(const uint8_t *data, size_t size, size_t piece)
             if (c->request) {
                 request *r = c->request;
                 hash = bni_digest(hash, &r->route, sizeof r->route);
-                if (r->body.size)
-                    hash = bni_digest(hash, r->body.data, r->body.size);
+                if (r->raw.size)
+                    hash = bni_digest(hash, r->raw.data, r->raw.size);
                 while (!r->done) engine_turn(&engine, &idle);
                 fetch_answer(&s, c);
             }

@@ -325,6 +325,9 @@ if [ "$FULL" = 1 ]; then
     for file in examples/*.c examples/server/*.c tools/*.c; do
         cell "$CC -I. $file -lpthread -lm" "$CC -O0 -Wall -Wextra -Werror -I. -o '$scratch/$(basename "$file" .c).program' $file $LIBS"
     done
+    for file in tests/fuzz_*.c; do                       # nothing else in the tests compiles them
+        cell "$CC $file" "$CC -fsyntax-only -Wall -Wextra -Werror -I. $file"
+    done
 else
     languages "$CC" "" c99
     forms "$CC"
