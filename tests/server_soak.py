@@ -452,8 +452,8 @@ def idle(rng):
 
 # How many threads of each kind.
 KINDS = {whole: 6, streamed: 6, each_slot: 1, embedding: 1, words: 1, other_model: 1, broken_model: 1, hang_up: 3,
-         crowd: 1, deaf: 1, loris: 2, half_body: 2, large_body: 1, large_text: 1, bad_json: 2, bad_http: 1, pipelined: 1, wrong_key: 1,
-         slot: 1, look: 1, keep_alive: 1, idle: 1}
+         crowd: 1, deaf: 1, loris: 2, half_body: 2, large_body: 1, large_text: 1, bad_json: 2, bad_http: 1,
+         pipelined: 1, wrong_key: 1, slot: 1, look: 1, keep_alive: 1, idle: 1}
 
 
 def guarded(kind, act, *args):
