@@ -504,6 +504,30 @@ def slow_loris(s):
     check("they are all shown the door", all(a in (b"HTTP/1.1 408", b"") for a in answers) and answers.count(b"HTTP/1.1 408") > 100, answers[:5])
 
 
+def many_large():
+    """40 clients that each hold back the end of 8 MB, and others that don't read their answers."""
+    with Server() as s:
+        lot = [s.connect() for _ in range(40)]
+        refused = 0
+        for c in lot:
+            c.settimeout(30)
+            try:
+                c.sendall(head(8 << 20, "/completion") + b" " * ((8 << 20) - 1))
+            except ConnectionError:
+                refused += 1
+        for c in lot:
+            c.setblocking(False)
+            try:
+                refused += b"HTTP/1.1 503" in c.recv(100)
+            except (BlockingIOError, ConnectionError):
+                pass
+        check("their memory is bounded", 4 < refused < 36, refused)
+        same("small requests go on", (s.call("GET", "/health")[0], s.chat(max_tokens=3)["usage"]["completion_tokens"]), (200, 3))
+        for c in lot:
+            c.close()
+        check("and large ones again", s.until(lambda: s.call("POST", "/tokenize", {"content": "x" * 7000000})[0] == 200, 20))
+
+
 def together():
     with Server("-np", "8") as s:
         asked = ["Tell me a story about a %s." % animal for animal in "fox cat dog hen bear frog mouse owl".split()]
@@ -789,7 +813,7 @@ def signals():
     s.process.stdout.close()
 
 
-SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, together, prefixes, saved_slots, busy, keys,
+SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, many_large, together, prefixes, saved_slots, busy, keys,
             several_models, loading, pipes, signals]
 if __name__ == "__main__":           # server_soak.py uses what is above
     for section in SECTIONS:

@@ -37,7 +37,7 @@ static const page_file page_files[] = {{NULL, NULL, NULL, 0}};
 #endif
 
 #define MAX_CONNECTIONS 1000
-#define MAX_BUFFERED ((size_t)256 << 20)       /* bytes of bodies on their way, and again of those with the engine */
+#define MAX_BUFFERED ((size_t)256 << 20)       /* bytes that connections hold, and again in bodies with the engine */
 #define MAX_PIPELINED 65536                    /* bytes a client may send ahead */
 #define LINGER_S 2                             /* seconds that a refused client may go on sending, to read why */
 
@@ -62,7 +62,7 @@ typedef struct network {
     connection *connections[MAX_CONNECTIONS];
     int n;
     uint64_t n_requests;
-    size_t input;                    /* bytes in all connections' buffers, as of this round */
+    size_t buffered;                 /* bytes that all connections hold, as of this round */
 } network;
 
 /* ---------------------------------------------------------------------------------------------- sockets */
@@ -192,7 +192,8 @@ static void refuse_rest(connection *c, int status, const char *message)
 {
     c->keep = 0;
     c->state = LINGERING;
-    c->in.size = c->body.size = 0;
+    buffer_free(&c->in);
+    buffer_free(&c->body);
     c->since = cli_seconds();
     answer_error(c, status, message, "");
 }
@@ -414,8 +415,12 @@ static int take_body(network *net, connection *c)
     buffer_consume(&c->in, n);
     if (c->chunks.state == CHUNK_WRONG) refuse_rest(c, 400, "a wrong chunk in the body");
     else if (c->body.size > HTTP_MAX_BODY) refuse_rest(c, 413, "the request's body is larger than 8 MiB");
-    else if (c->body.failed || net->input > MAX_BUFFERED) refuse_rest(c, 503, "too many large requests at a time");
-    else return c->head.chunked ? c->chunks.state == CHUNK_DONE : c->body.size == c->head.length;
+    else if (c->body.failed || (c->body.size > MAX_PIPELINED && net->buffered > MAX_BUFFERED)) {
+        net->buffered -= c->body.capacity;               /* so that no more are refused than must be */
+        refuse_rest(c, 503, "too many large requests at a time");
+    } else {
+        return c->head.chunked ? c->chunks.state == CHUNK_DONE : c->body.size == c->head.length;
+    }
     return 0;
 }
 
@@ -535,11 +540,12 @@ static void network_turn(network *net, int timeout_ms, int ending)
     fds[0].fd = s->wake_read;
     fds[1].fd = net->listener;                           /* -1: poll passes over it */
     fds[0].events = fds[1].events = POLLIN;
-    net->input = 0;
+    net->buffered = 0;
     for (i = 0; i < n; i++) {
-        fds[i + 2].fd = net->connections[i]->fd;
-        fds[i + 2].events = wanted_events(net->connections[i]);
-        net->input += net->connections[i]->in.capacity + net->connections[i]->body.capacity;
+        const connection *c = net->connections[i];
+        fds[i + 2].fd = c->fd;
+        fds[i + 2].events = wanted_events(c);
+        net->buffered += c->in.capacity + c->body.capacity + c->out.capacity;
     }
     for (i = 0; i < n + 2; i++) fds[i].revents = 0;
     if (poll(fds, (nfds_t)n + 2, timeout_ms) < 0) return;
