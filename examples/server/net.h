@@ -495,10 +495,9 @@ static int check_time(const server *s, connection *c, double now)
     return 0;
 }
 
-/* One round for connection i, after poll; closes it where it is over. */
-static void serve_connection(network *net, int i, short events, int ending, double now)
+/* One round for a connection, after poll. 0: it is over. */
+static int serve_connection(network *net, connection *c, short events, int ending, double now)
 {
-    connection *c = net->connections[i];
     int alive = 1;
     if (events & (POLLIN | POLLHUP | POLLERR)) alive = receive(c);
     if (alive && c->request) fetch_answer(net->s, c);
@@ -509,9 +508,7 @@ static void serve_connection(network *net, int i, short events, int ending, doub
         else if (c->state == LINGERING) shutdown(c->fd, SHUT_WR);
         else if (ending && c->state == READING_HEAD) alive = 0;
     }
-    if (alive && check_time(net->s, c, now)) alive = 0;
-    if (c->out.failed) alive = 0;
-    if (!alive) close_connection(net, i);
+    return alive && !check_time(net->s, c, now) && !c->out.failed;
 }
 
 /* What to wait for on connection c. While its request is with the engine it is read on, to see a hang-up. */
@@ -556,8 +553,10 @@ static void network_turn(network *net, int timeout_ms, int ending)
         pthread_mutex_unlock(&s->lock);
     }
     now = cli_seconds();
+    for (i = 0; i < n; i++)                              /* who came first has the first turn */
+        fds[i + 2].revents = (short)!serve_connection(net, net->connections[i], fds[i + 2].revents, ending, now);
     for (i = n - 1; i >= 0; i--)                         /* backwards: closing one moves the last to its place */
-        serve_connection(net, i, fds[i + 2].revents, ending, now);
+        if (fds[i + 2].revents) close_connection(net, i);
     if (fds[1].revents) accept_connections(net);
 }
 
