@@ -179,6 +179,13 @@ def streamed(rng):
     matches(rng.choice([j for j in JOBS if is_text(j) and of_stories(j) and "logprobs" not in j[1]]), True)
 
 
+def each_slot(rng):
+    """Every slot has its turn: one that is stuck would keep this waiting."""
+    for i in range(4):
+        ask("/completion", {"prompt": "Once", "n_predict": 1, "id_slot": i, "model": "stories"})
+    ending.wait(1)
+
+
 def embedding(rng):
     matches(rng.choice([j for j in JOBS if "embeddings" in j[0] and of_stories(j)]))
 
@@ -444,9 +451,9 @@ def idle(rng):
 
 
 # How many threads of each kind.
-KINDS = {whole: 6, streamed: 6, embedding: 1, words: 1, other_model: 1, broken_model: 1, hang_up: 3, crowd: 1, deaf: 1,
-         loris: 2, half_body: 2, large_body: 1, large_text: 1, bad_json: 2, bad_http: 1, pipelined: 1, wrong_key: 1,
-         slot: 1, look: 1, keep_alive: 1, idle: 1}
+KINDS = {whole: 6, streamed: 6, each_slot: 1, embedding: 1, words: 1, other_model: 1, broken_model: 1, hang_up: 3,
+         crowd: 1, deaf: 1, loris: 2, half_body: 2, large_body: 1, large_text: 1, bad_json: 2, bad_http: 1,
+         pipelined: 1, wrong_key: 1, slot: 1, look: 1, keep_alive: 1, idle: 1}
 
 
 def guarded(kind, act, *args):

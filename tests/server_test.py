@@ -504,6 +504,30 @@ def slow_loris(s):
     check("they are all shown the door", all(a in (b"HTTP/1.1 408", b"") for a in answers) and answers.count(b"HTTP/1.1 408") > 100, answers[:5])
 
 
+def many_large():
+    """40 clients that each hold back the end of 8 MB, and others that don't read their answers."""
+    with Server() as s:
+        lot = [s.connect() for _ in range(40)]
+        refused = 0
+        for c in lot:
+            c.settimeout(30)
+            try:
+                c.sendall(head(8 << 20, "/completion") + b" " * ((8 << 20) - 1))
+            except ConnectionError:
+                refused += 1
+        for c in lot:
+            c.setblocking(False)
+            try:
+                refused += b"HTTP/1.1 503" in c.recv(100)
+            except (BlockingIOError, ConnectionError):
+                pass
+        check("their memory is bounded", 4 < refused < 36, refused)
+        same("small requests go on", (s.call("GET", "/health")[0], s.chat(max_tokens=3)["usage"]["completion_tokens"]), (200, 3))
+        for c in lot:
+            c.close()
+        check("and large ones again", s.until(lambda: s.call("POST", "/tokenize", {"content": "x" * 7000000})[0] == 200, 20))
+
+
 def together():
     with Server("-np", "8") as s:
         asked = ["Tell me a story about a %s." % animal for animal in "fox cat dog hen bear frog mouse owl".split()]
@@ -621,6 +645,20 @@ def busy():
         for one in c:
             one.close()
         check("all slots are free in the end", s.until(lambda: s.busy() == 0, 20))
+    with Server("-np", "1") as s:                        # what comes at once, too, has its turn in order
+        lot = [s.connect() for _ in range(8)]
+        time.sleep(0.1)
+        s.process.send_signal(signal.SIGSTOP)
+        data = json.dumps({"prompt": "x", "n_predict": 1}).encode()
+        for c in lot:
+            c.sendall(head(len(data), "/completion") + data)
+        s.process.send_signal(signal.SIGCONT)
+        for c in lot:
+            c.recv(65536)
+        served = re.findall(r"client=127.0.0.1:(\d+) path=/completion", s.logged())
+        same("first come, first served", served, [str(c.getsockname()[1]) for c in lot])
+        for c in lot:
+            c.close()
     # The slot of one that hung up goes to the next in the middle of a pass: a long one, of 512 tokens of its prompt, that goes on
     # for the sake of the other slot.
     with Server("-np", "2", "-c", "8192", "-b", "512", model=SLOW) as s:
@@ -743,7 +781,7 @@ def loading():
     time.sleep(0.1)
     status, seconds = s.stop()
     same("SIGTERM while a model is loaded", (status, seconds < (10 if SANITIZED else 1), [c.recv(1000)[:12] for c in lot]), (0, True, [b"HTTP/1.1 503"] * 2))
-    check("that load was given up", "event=load model=big failed" in s.logged(), s.logged()[-500:])
+    check("that load was given up, or cut short by the end", "event=load model=big failed" in s.logged() or seconds > 0.8, s.logged()[-500:])
     for c in lot:
         c.close()
     with Server(model=big, wait=False) as s:
@@ -810,7 +848,7 @@ def signals():
     s.process.stdout.close()
 
 
-SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, together, prefixes, saved_slots, busy, keys,
+SECTIONS = [command_line, routes, chat, streams, texts, embeddings, errors, bad_json, bad_http, many_large, together, prefixes, saved_slots, busy, keys,
             several_models, loading, pipes, signals]
 if __name__ == "__main__":           # server_soak.py uses what is above
     for section in SECTIONS:

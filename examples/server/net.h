@@ -37,7 +37,7 @@ static const page_file page_files[] = {{NULL, NULL, NULL, 0}};
 #endif
 
 #define MAX_CONNECTIONS 1000
-#define MAX_BUFFERED ((size_t)256 << 20)       /* bytes of bodies on their way, and again of those with the engine */
+#define MAX_BUFFERED ((size_t)256 << 20)       /* bytes that connections hold, and again in bodies with the engine */
 #define MAX_PIPELINED 65536                    /* bytes a client may send ahead */
 #define LINGER_S 2                             /* seconds that a refused client may go on sending, to read why */
 
@@ -62,7 +62,7 @@ typedef struct network {
     connection *connections[MAX_CONNECTIONS];
     int n;
     uint64_t n_requests;
-    size_t input;                    /* bytes in all connections' buffers, as of this round */
+    size_t buffered;                 /* bytes that all connections hold, as of this round */
 } network;
 
 /* ---------------------------------------------------------------------------------------------- sockets */
@@ -192,7 +192,8 @@ static void refuse_rest(connection *c, int status, const char *message)
 {
     c->keep = 0;
     c->state = LINGERING;
-    c->in.size = c->body.size = 0;
+    buffer_free(&c->in);
+    buffer_free(&c->body);
     c->since = cli_seconds();
     answer_error(c, status, message, "");
 }
@@ -414,8 +415,12 @@ static int take_body(network *net, connection *c)
     buffer_consume(&c->in, n);
     if (c->chunks.state == CHUNK_WRONG) refuse_rest(c, 400, "a wrong chunk in the body");
     else if (c->body.size > HTTP_MAX_BODY) refuse_rest(c, 413, "the request's body is larger than 8 MiB");
-    else if (c->body.failed || net->input > MAX_BUFFERED) refuse_rest(c, 503, "too many large requests at a time");
-    else return c->head.chunked ? c->chunks.state == CHUNK_DONE : c->body.size == c->head.length;
+    else if (c->body.failed || (c->body.size > MAX_PIPELINED && net->buffered > MAX_BUFFERED)) {
+        net->buffered -= c->body.capacity;               /* so that no more are refused than must be */
+        refuse_rest(c, 503, "too many large requests at a time");
+    } else {
+        return c->head.chunked ? c->chunks.state == CHUNK_DONE : c->body.size == c->head.length;
+    }
     return 0;
 }
 
@@ -490,10 +495,9 @@ static int check_time(const server *s, connection *c, double now)
     return 0;
 }
 
-/* One round for connection i, after poll; closes it where it is over. */
-static void serve_connection(network *net, int i, short events, int ending, double now)
+/* One round for a connection, after poll. 0: it is over. */
+static int serve_connection(network *net, connection *c, short events, int ending, double now)
 {
-    connection *c = net->connections[i];
     int alive = 1;
     if (events & (POLLIN | POLLHUP | POLLERR)) alive = receive(c);
     if (alive && c->request) fetch_answer(net->s, c);
@@ -504,9 +508,7 @@ static void serve_connection(network *net, int i, short events, int ending, doub
         else if (c->state == LINGERING) shutdown(c->fd, SHUT_WR);
         else if (ending && c->state == READING_HEAD) alive = 0;
     }
-    if (alive && check_time(net->s, c, now)) alive = 0;
-    if (c->out.failed) alive = 0;
-    if (!alive) close_connection(net, i);
+    return alive && !check_time(net->s, c, now) && !c->out.failed;
 }
 
 /* What to wait for on connection c. While its request is with the engine it is read on, to see a hang-up. */
@@ -535,11 +537,12 @@ static void network_turn(network *net, int timeout_ms, int ending)
     fds[0].fd = s->wake_read;
     fds[1].fd = net->listener;                           /* -1: poll passes over it */
     fds[0].events = fds[1].events = POLLIN;
-    net->input = 0;
+    net->buffered = 0;
     for (i = 0; i < n; i++) {
-        fds[i + 2].fd = net->connections[i]->fd;
-        fds[i + 2].events = wanted_events(net->connections[i]);
-        net->input += net->connections[i]->in.capacity + net->connections[i]->body.capacity;
+        const connection *c = net->connections[i];
+        fds[i + 2].fd = c->fd;
+        fds[i + 2].events = wanted_events(c);
+        net->buffered += c->in.capacity + c->body.capacity + c->out.capacity;
     }
     for (i = 0; i < n + 2; i++) fds[i].revents = 0;
     if (poll(fds, (nfds_t)n + 2, timeout_ms) < 0) return;
@@ -550,8 +553,10 @@ static void network_turn(network *net, int timeout_ms, int ending)
         pthread_mutex_unlock(&s->lock);
     }
     now = cli_seconds();
+    for (i = 0; i < n; i++)                              /* who came first has the first turn */
+        fds[i + 2].revents = (short)!serve_connection(net, net->connections[i], fds[i + 2].revents, ending, now);
     for (i = n - 1; i >= 0; i--)                         /* backwards: closing one moves the last to its place */
-        serve_connection(net, i, fds[i + 2].revents, ending, now);
+        if (fds[i + 2].revents) close_connection(net, i);
     if (fds[1].revents) accept_connections(net);
 }
 
