@@ -234,7 +234,8 @@ typedef struct bitnet_model_desc {
     bitnet_allocator allocator;
     bitnet_logger logger;
     bitnet_scheduler scheduler;      /* repacks weights while loading */
-    int n_threads;                   /* jobs at a time while loading; 0: one per core, at most 16 */
+    int n_threads;                   /* jobs at a time while loading; 0: one per core that the calling thread */
+                                     /* may run on, at most 16 */
     bitnet_progress_fn *progress;
     void *progress_user;
     const char *kernels;             /* NULL or "auto": the best for this CPU; else a name of bitnet_kernels_name */
@@ -362,13 +363,15 @@ BITNET_API const char *bitnet_chat_template_name(int i);
 typedef struct bitnet_engine_desc {
     bitnet_allocator allocator;      /* NULLs: the model's */
     bitnet_scheduler scheduler;      /* parallel_for NULL: own pool */
-    int n_threads;                   /* jobs at a time; 0: one per core, at most 16 */
+    int n_threads;                   /* jobs at a time; 0: one per core that the calling thread may run on, */
+                                     /* at most 16 */
     int n_batch;                     /* most tokens of one pass, all sessions together; 0: 256 */
     int n_ctx;                       /* longest context of its sessions; 0: min(training context, 4096) */
 } bitnet_engine_desc;
 
 /* Exact bytes bitnet_engine_create will take from the allocator (threads' stacks not counted), and
-   bitnet_session_create likewise. 0: the description is wrong. */
+   bitnet_session_create likewise. 0: the description is wrong. With n_threads 0 the answer holds for threads that may
+   run on as many cores as this one. */
 BITNET_API size_t bitnet_engine_memory(const bitnet_model *model, const bitnet_engine_desc *desc);
 
 /* Ownership: the caller's, until bitnet_engine_destroy. Thread rule for the engine and all its sessions: one
@@ -3180,8 +3183,8 @@ typedef struct bni_attend {
     size_t area;                     /* aligned to 64 bytes */
     float *const *out;               /* [n_rows] -> [d], any alignment */
     int steps;                       /* which of BNI_ATTEND_...; VALUES wants all scores there */
-    int from, to;                    /* SCORES alone: positions, from a multiple of 64; VALUES alone: columns, multiples of */
-                                     /* 16; at most what there is. Both: 0 and INT32_MAX */
+    int from, to;                    /* SCORES alone: positions, multiples of 64; VALUES alone: columns, multiples of 16; to */
+                                     /* may be more than there is. Both: 0 and INT32_MAX */
     float *scores;                   /* scratch [16][ld_scores], 64-byte aligned */
     int ld_scores;                   /* at least max pos + 1 rounded up to 64 */
     float *scratch;                  /* BNI_ATTEND_SCRATCH(d) floats, 64-byte aligned */
@@ -4741,8 +4744,8 @@ static float BNI_FN(bni_quantize_i16)(int16_t *q, const float *x, int n, int n_p
 }
 
 /* Division of many integers by one number. AVX-512 divides 16 lanes in 16 cycles or more and multiplies them in half a one,
-   so: with y = 1 / s rounded and q = v y, the remainder v - q s is exact in one fused operation, and q + remainder * y is
-   as near as one float can be, or nearly. Once more, and it is v / s rounded (P. Markstein, IBM J. Res. Dev. 34, 1990,
+   so: with y = 1 / s rounded and q = v y, one fused operation gives the remainder v - q s, and q + remainder * y is as near
+   as one float can be, or nearly. Once more, now with an exact remainder, and it is v / s rounded (P. Markstein, IBM J. Res. Dev. 34, 1990,
    theorem 8.2; the first time was enough for all of 18 billion quotients tried, but that is no proof). |v| >= 1 or 0, and
    s from 1e-18 to 1e18, so that nothing comes near the ends of the exponents. */
 typedef struct bni_over { bni_vf s, y; int usual; } bni_over;
@@ -9130,7 +9133,8 @@ static int bni_plane_split(const bni_plane *p, const bni_kernels *kernels, const
     more = 8 * u * (bni_sqrt(part[0]) + bni_sqrt(part[1]));
     goal->of_error = (float)((whole + rest + more) * 1.00001);
     goal->of_length = (float)((rest + 1.1 * (n / 16 + 8) * u * whole + more) * 1.00001);
-    return whole * (double)p->longest < 1e36;
+    /* The first bounds the approximation on its way, s * sum, the second bounds the logits. */
+    return whole < 1e30 && whole * (double)p->longest < 1e36;
 }
 
 /* B of row r; 1e-30 for products that underflow. */
@@ -10744,7 +10748,8 @@ typedef struct bni_row {
    keys and values but for the last few. */
 typedef struct bni_tile { int32_t first, n; } bni_tile;
 
-/* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
+/* What one job works in; the job's index picks it, so no two threads share one, but for the scores of a split attention,
+   which lie in all of them as in one pool. dp: head_dim padded to 16. */
 typedef struct bni_scratch {
     float *norm;                     /* [widest]; for HEADS a turned head */
     float *scores;                   /* [16][ld_scores] */
@@ -10803,7 +10808,7 @@ struct bitnet_engine {
     float *heaps;                    /* [8][BNI_PLANE_TOP] */
     void *sample_scratch;
     bni_scratch *scratch;            /* [n_jobs] */
-    uint32_t ps_per_work[BNI_N_OPS]; /* picoseconds per unit of bni_op_work, as measured */
+    uint32_t ps_per_work[BNI_N_OPS]; /* picoseconds per unit of bni_place_work, as measured */
 };
 
 /* ------------------------------------------------------------------------------------------------ geometry */
@@ -11343,8 +11348,7 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
         int strips = e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_strips;
         return (uint32_t)((strips + 1) / 2) * (uint32_t)bni_pass_groups(e);
     }
-    case BNI_OP_SCORES:
-        return pass->split ? (uint32_t)(pass->n_rows * e->model->hp.n_head_kv * bni_split_parts(e, BNI_ATTEND_SCORES)) : 0;
+    case BNI_OP_SCORES: return (uint32_t)(pass->n_rows * e->model->hp.n_head_kv * bni_split_parts(e, BNI_ATTEND_SCORES));
     case BNI_OP_ATTEND:
         return (uint32_t)(pass->split ? pass->n_rows * e->model->hp.n_head_kv * bni_split_parts(e, BNI_ATTEND_VALUES)
                                       : pass->n_tiles * bni_tile_units(e));
@@ -11354,6 +11358,17 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
     case BNI_OP_RESCORE: return (uint32_t)((e->model->hp.n_vocab + BNI_RESCORE_BLOCK - 1) / BNI_RESCORE_BLOCK);
     default: return (uint32_t)pass->n_sessions;
     }
+}
+
+/* Of one unit of a split attention: a row's heads may look at none of the part's positions. */
+static uint64_t bni_split_work(const bitnet_engine *e, int steps, uint32_t unit)
+{
+    const bni_hparams *hp = &e->model->hp;
+    const int parts = bni_split_parts(e, steps), shared = hp->n_head / hp->n_head_kv;
+    const int pos = e->rows[(int)unit / parts / hp->n_head_kv].pos, left = pos + 1 - (int)unit % parts * BNI_SPLIT_POSITIONS;
+    if (steps == BNI_ATTEND_VALUES)
+        return (uint64_t)(shared * BNI_SPLIT_COLUMNS) * (uint64_t)(pos + 64);
+    return (uint64_t)(shared * hp->head_dim) * (uint64_t)(left < 1 ? 1 : left < BNI_SPLIT_POSITIONS ? left : BNI_SPLIT_POSITIONS);
 }
 
 /* Work of one unit in multiply-adds or the like; only the ratio between units of one kind matters, since the speed is
@@ -11372,10 +11387,10 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
     case BNI_OP_HEADS:
         return (uint64_t)(e->pass.n_rows < BNI_HEADS_ROWS ? e->pass.n_rows : BNI_HEADS_ROWS) *
                (uint64_t)((hp->dim[BNI_DIM_Q] + 2 * hp->dim[BNI_DIM_KV]) / hp->n_head_kv);
-    case BNI_OP_SCORES: return (uint64_t)(hp->n_head / hp->n_head_kv * hp->head_dim * BNI_SPLIT_POSITIONS);
+    case BNI_OP_SCORES: return bni_split_work(e, BNI_ATTEND_SCORES, unit);
     case BNI_OP_ATTEND:
         if (e->pass.split)
-            return (uint64_t)(hp->n_head / hp->n_head_kv * BNI_SPLIT_COLUMNS) * (uint64_t)(e->rows[0].pos + 64);
+            return bni_split_work(e, BNI_ATTEND_VALUES, unit);
         tile = &e->tiles[unit / (uint32_t)bni_tile_units(e)];
         return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
                (uint64_t)(e->rows[tile->first].pos + 64);
@@ -11543,7 +11558,7 @@ static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
 
 /* ------------------------------------------------------------------------------------------- attention tiles */
 
-/* 1 if attention's units are better cut finer: few rows, each of a session of its own, that look far back. Five heads on two
+/* 1 if attention's units are better cut finer: few rows, attended to one by one, that look far back. Five heads on two
    threads take as long as six, and three fifths of a long context are read by one core. */
 static int bni_pass_split(const bitnet_engine *e, int most)
 {

@@ -619,7 +619,7 @@ static void test_attend(int d, int n_rows, int n_pos, int kind)
         const bni_kernels *set = s < 0 ? &bni_kernels_scalar : sets[s];
         bni_attend part = c.a;
         memset(b, 0xee, (size_t)(n_rows * d) * 4);
-        memset(c.a.scores, 0xee, (size_t)(16 * c.a.ld_scores) * 4);
+        memset(c.a.scores, 0x7e, (size_t)(16 * c.a.ld_scores) * 4);        /* 8e37: a largest score, if it were looked at */
         part.steps = BNI_ATTEND_SCORES;
         for (part.from = (n_pos - 1) / 128 * 128; part.from >= 0; part.from -= 128) {
             part.to = part.from + 128;
