@@ -655,6 +655,7 @@ def busy():
         s.process.send_signal(signal.SIGCONT)
         for c in lot:
             c.recv(65536)
+        s.until(lambda: s.logged().count("path=/completion") == 8)
         served = re.findall(r"client=127.0.0.1:(\d+) path=/completion", s.logged())
         same("first come, first served", served, [str(c.getsockname()[1]) for c in lot])
         for c in lot:
