@@ -5980,38 +5980,63 @@ static void bni_tiles_t5(int32_t *y, int ldy, const uint8_t *w, int n_strips, in
     bni_tiles_matmul(BNI_T5, bni_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
 }
 
-/* The output matrix's bytes are tiles as they lie in memory, and both planes of up to eight tokens are the 16 rows of the
-   other tile. Behind the last column stand zeros there, so what the bytes' tile holds does not matter: the next strip. */
+/* The output matrix's bytes are tiles as they lie in memory, and both planes of eight tokens are the 16 rows of another;
+   more tokens are a second one, with sums of their own. Behind the last column stand zeros there, so what the bytes' tile
+   holds does not matter: the next strip. So it does for rows of tokens that fill up the last eight. */
+BNI_VINLINE void bni_tiles_plane_strips(const int two, int32_t sums[4][16 * 16], const uint8_t *w, size_t away, int n_cols,
+                                        const int8_t *x)
+{
+    const ptrdiff_t row = bni_split_stride(n_cols);
+    int k, i;
+    BNI_TILE_ZERO(0);
+    BNI_TILE_ZERO(1);
+    BNI_TILE_ZERO(2);
+    BNI_TILE_ZERO(3);
+    for (k = 0; k < n_cols; k += 64, w += 1024) {
+        for (i = 0; i < 1024; i += 64) {
+            __builtin_prefetch(w + 4096 + i, 0, 3);
+            __builtin_prefetch(w + away + 4096 + i, 0, 3);
+        }
+        BNI_TILE_LOAD(4, x + k, row);
+        BNI_TILE_LOAD(6, w, 64);
+        BNI_TILE_LOAD(7, w + away, 64);
+        BNI_TILE_DOT(0, 4, 6);
+        BNI_TILE_DOT(1, 4, 7);
+        if (two) {
+            BNI_TILE_LOAD(5, x + 16 * row + k, row);
+            BNI_TILE_DOT(2, 5, 6);
+            BNI_TILE_DOT(3, 5, 7);
+        }
+    }
+    BNI_TILE_STORE(0, sums[0], 64);
+    BNI_TILE_STORE(1, sums[1], 64);
+    BNI_TILE_STORE(2, sums[2], 64);
+    BNI_TILE_STORE(3, sums[3], 64);
+}
+
 static void bni_tiles_plane(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
                             const bni_split *x, int n_tokens)
 {
     const size_t strip = 16 * (size_t)n_cols, away = (size_t)(n_strips / 2) * strip;
-    int32_t sums[2][16 * 16];
-    int s, k, i;
+    const int n = n_tokens < 8 ? n_tokens : 8;
+    int32_t sums[4][16 * 16];
+    int s, i;
     if (n_tokens == 1) {
         bni_plane_rows_avx512(y, strips, scale, n_strips, n_cols, x, n_tokens);
         return;
     }
-    bni_tiles_configure(2 * n_tokens);
+    bni_tiles_configure(2 * n);
     for (s = 0; s < (n_strips + 1) / 2; s++, strips += strip) {
-        BNI_TILE_ZERO(0);
-        BNI_TILE_ZERO(1);
-        for (k = 0; k < n_cols; k += 64) {
-            const uint8_t *w = strips + 16 * (size_t)k;
-            for (i = 0; i < 1024; i += 64) {
-                __builtin_prefetch(w + 4096 + i, 0, 3);
-                __builtin_prefetch(w + away + 4096 + i, 0, 3);
-            }
-            BNI_TILE_LOAD(4, x->x + k, bni_split_stride(n_cols));
-            BNI_TILE_LOAD(6, w, 64);
-            BNI_TILE_LOAD(7, w + away, 64);
-            BNI_TILE_DOT(0, 4, 6);
-            BNI_TILE_DOT(1, 4, 7);
+        if (n_tokens > 8)
+            bni_tiles_plane_strips(1, sums, strips, away, n_cols, x->x);
+        else
+            bni_tiles_plane_strips(0, sums, strips, away, n_cols, x->x);
+        for (i = 0; i < 2; i++) {
+            const int at = 16 * (s + i * (n_strips / 2));
+            bni_plane_sums_avx512(y, at, scale, x, n, sums[i]);
+            if (n_tokens > 8)
+                bni_plane_sums_avx512(y + 8, at, scale, x + 8, n_tokens - 8, sums[2 + i]);
         }
-        BNI_TILE_STORE(0, sums[0], 64);
-        BNI_TILE_STORE(1, sums[1], 64);
-        bni_plane_sums_avx512(y, 16 * s, scale, x, n_tokens, sums[0]);
-        bni_plane_sums_avx512(y, 16 * (s + n_strips / 2), scale, x, n_tokens, sums[1]);
     }
     __asm__ __volatile__("tilerelease" : :);
 }
@@ -10691,6 +10716,7 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
 #define BNI_SPLIT_POSITIONS 512      /* of a unit, */
 #define BNI_SPLIT_COLUMNS 64         /* or columns, where attention is split */
+#define BNI_HEAD_ROWS 16             /* wanted rows that share one reading of the output matrix */
 #define BNI_HEAD_BLOCK 128           /* rows of the output matrix in one unit: 640 KiB of F16 at width 2560 */
 #define BNI_RESCORE_BLOCK 2048       /* the same for the second pass, which computes few of them */
 #define BNI_MAX_CHUNK 16             /* strip pairs that a job takes at a time with BNI_MAX_GROUP rows; more with fewer */
@@ -10763,7 +10789,7 @@ typedef struct bni_scratch {
 } bni_scratch;
 
 /* The place in the list of ops. kind: BNI_OP_...; layer, op: in bni_layer_ops, while kind is one of a layer's; group:
-   of eight wanted rows, for HEAD. */
+   of BNI_HEAD_ROWS wanted rows, for HEAD. */
 typedef struct bni_place { int layer, op, kind, group; } bni_place;
 
 /* The pass in flight, written by bni_pass_start and bni_pass_advance on the engine's thread only; jobs read it. */
@@ -10802,10 +10828,10 @@ struct bitnet_engine {
     int16_t *q16;                    /* [n_batch][n_head][dp] */
     float *q16_scale;                /* [n_batch][n_head] */
     float *rope;                     /* [n_batch][n_rot/2][2] cos, sin */
-    float *row_logits;               /* [8][n_vocab]: logits of rows that only a callback sees */
+    float *row_logits;               /* [BNI_HEAD_ROWS][n_vocab]: logits of rows that only a callback sees */
     bni_split *splits;               /* [n_batch] final states of the wanted rows for a two-pass head; else NULL */
     bni_goal *goals;                 /* [n_batch] */
-    float *heaps;                    /* [8][BNI_PLANE_TOP] */
+    float *heaps;                    /* [BNI_HEAD_ROWS][BNI_PLANE_TOP] */
     void *sample_scratch;
     bni_scratch *scratch;            /* [n_jobs] */
     uint32_t ps_per_work[BNI_N_OPS]; /* picoseconds per unit of bni_place_work, as measured */
@@ -11253,11 +11279,11 @@ static void bni_unit_final(bitnet_engine *e, int u)
         row->top = 0;
 }
 
-/* Wanted rows of a head group: from group * BNI_ROWS, so many. */
+/* Wanted rows of a head group: from group * BNI_HEAD_ROWS, so many. */
 BNI_INLINE int bni_head_rows(const bitnet_engine *e, int group)
 {
-    int n = e->pass.n_wanted - group * BNI_ROWS;
-    return n < BNI_ROWS ? n : BNI_ROWS;
+    int n = e->pass.n_wanted - group * BNI_HEAD_ROWS;
+    return n < BNI_HEAD_ROWS ? n : BNI_HEAD_ROWS;
 }
 
 /* 1 if two passes do for all rows of the group. */
@@ -11265,7 +11291,7 @@ static int bni_head_two_pass(const bitnet_engine *e, int group)
 {
     int n = bni_head_rows(e, group), i;
     for (i = 0; i < n; i++)
-        if (e->rows[e->wanted[group * BNI_ROWS + i]].top == 0)
+        if (e->rows[e->wanted[group * BNI_HEAD_ROWS + i]].top == 0)
             return 0;
     return e->model->plane.strips != NULL;
 }
@@ -11277,34 +11303,36 @@ BNI_INLINE int bni_head_streams(const bitnet_engine *e, int group)
 }
 
 /* Blocks [u, last) of the output matrix times the wanted rows of a group, to disjoint parts of the logits. With more than
-   eight wanted rows the matrix is read once per group. */
+   BNI_HEAD_ROWS wanted rows the matrix is read once per group. */
 static void bni_units_head(bitnet_engine *e, int group, uint32_t u, uint32_t last)
 {
     const bni_table *t = &e->model->output;
     const bni_plane *p = &e->model->plane;
     const int two_pass = bni_head_two_pass(e, group), n_rows = bni_head_rows(e, group), n_vocab = e->model->hp.n_vocab;
-    float *y[BNI_ROWS];
+    float *y[BNI_HEAD_ROWS];
     int first = (int)u * BNI_HEAD_BLOCK, end, i;
     for (; u < last; first = end) {
         const uint32_t next = bni_head_streams(e, group) ? last : u + 1;
         end = next * BNI_HEAD_BLOCK < (uint32_t)n_vocab ? (int)next * BNI_HEAD_BLOCK : n_vocab;
         u = next;
         for (i = 0; i < n_rows; i++)
-            y[i] = e->rows[e->wanted[group * BNI_ROWS + i]].logits + first;
+            y[i] = e->rows[e->wanted[group * BNI_HEAD_ROWS + i]].logits + first;
         if (two_pass)
             e->kernels->plane_rows(y, p->strips + (size_t)first * (size_t)p->n_cols, p->scale + first, (end - first + 15) / 16,
-                                   p->n_cols, e->splits + group * BNI_ROWS, n_rows);
+                                   p->n_cols, e->splits + group * BNI_HEAD_ROWS, n_rows);
         else
-            e->kernels->dot_rows(y, t->type, t->data + (uint64_t)first * t->row_bytes, (size_t)t->row_bytes, end - first,
-                                 bni_row_h(e, group * BNI_ROWS), (size_t)e->h_stride, n_rows, e->model->hp.n_embd);
+            for (i = 0; i < n_rows; i += BNI_ROWS)               /* the second time from a cache */
+                e->kernels->dot_rows(y + i, t->type, t->data + (uint64_t)first * t->row_bytes, (size_t)t->row_bytes,
+                                     end - first, bni_row_h(e, group * BNI_HEAD_ROWS + i), (size_t)e->h_stride,
+                                     n_rows - i < BNI_ROWS ? n_rows - i : BNI_ROWS, e->model->hp.n_embd);
     }
 }
 
 /* Between the passes: row u of the group learns which approximations are too low. */
 static void bni_unit_threshold(bitnet_engine *e, int group, int u)
 {
-    const bni_row *row = &e->rows[e->wanted[group * BNI_ROWS + u]];
-    bni_plane_threshold(&e->model->plane, e->kernels, &e->goals[group * BNI_ROWS + u], row->logits, e->model->hp.n_vocab,
+    const bni_row *row = &e->rows[e->wanted[group * BNI_HEAD_ROWS + u]];
+    bni_plane_threshold(&e->model->plane, e->kernels, &e->goals[group * BNI_HEAD_ROWS + u], row->logits, e->model->hp.n_vocab,
                         row->mask, row->top, row->reach, e->heaps + u * BNI_PLANE_TOP);
 }
 
@@ -11315,7 +11343,7 @@ static void bni_unit_rescore(bitnet_engine *e, int group, int u)
     const bni_plane *p = &e->model->plane;
     int first = u * BNI_RESCORE_BLOCK, last = first + BNI_RESCORE_BLOCK, i, r, next;
     last = last < e->model->hp.n_vocab ? last : e->model->hp.n_vocab;
-    for (i = group * BNI_ROWS; i < group * BNI_ROWS + bni_head_rows(e, group); i++) {
+    for (i = group * BNI_HEAD_ROWS; i < group * BNI_HEAD_ROWS + bni_head_rows(e, group); i++) {
         const bni_goal *goal = &e->goals[i];
         float *y = e->rows[e->wanted[i]].logits;
         for (r = first; r < last;) {
@@ -11527,7 +11555,7 @@ static void bni_slice_learn(bitnet_engine *e, int kind, uint64_t work, uint64_t 
    rest of a two-pass head, FINISH. */
 static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
 {
-    int head_groups = (e->pass.n_wanted + BNI_ROWS - 1) / BNI_ROWS;
+    int head_groups = (e->pass.n_wanted + BNI_HEAD_ROWS - 1) / BNI_HEAD_ROWS;
     switch (p.kind) {
     case BNI_OP_EMBED:
         p.layer = p.op = 0;
@@ -12369,6 +12397,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     const bni_hparams *hp = &e->model->hp;
     int dp = bni_pad16(hp->head_dim), q = bni_pad16(hp->dim[BNI_DIM_Q]), kv = bni_pad16(hp->dim[BNI_DIM_KV]);
     int ff = bni_pad16(hp->n_ff), embd = bni_pad16(hp->n_embd), widest, i;
+    const uint64_t head_rows = e->n_batch < BNI_HEAD_ROWS ? (uint64_t)e->n_batch : BNI_HEAD_ROWS;
     uint64_t n = (uint64_t)e->n_batch;
     bni_scratch *scratch;
     /* q8 and the norm's scratch hold any op's input: n_embd, the heads' output, or the feed-forward's middle. */
@@ -12393,14 +12422,14 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     e->q16_scale = (float *)bni_arena_take_raw(a, n * (uint64_t)hp->n_head, 4, BNI_BLOCK_ALIGN);
     e->rope = (float *)bni_arena_take_raw(a, n * (uint64_t)hp->n_rot, 4, BNI_BLOCK_ALIGN);
     /* One row of logits per row of a head group (bni_pass_add). */
-    e->row_logits = (float *)bni_arena_take_raw(a, BNI_ROWS * (uint64_t)hp->n_vocab, 4, BNI_BLOCK_ALIGN);
+    e->row_logits = (float *)bni_arena_take_raw(a, head_rows * (uint64_t)hp->n_vocab, 4, BNI_BLOCK_ALIGN);
     e->sample_scratch = bni_arena_take_raw(a, 1, bni_sample_scratch(hp->n_vocab), BNI_BLOCK_ALIGN);
     if (e->model->plane.n_cols) {
         const uint64_t split = 2 * (uint64_t)bni_split_stride(e->model->plane.n_cols);
-        int8_t *x = (int8_t *)bni_arena_take(a, n * split, 1, BNI_BLOCK_ALIGN);
+        int8_t *x = (int8_t *)bni_arena_take(a, (n + 7) / 8 * 8 * split, 1, BNI_BLOCK_ALIGN);       /* whole tiles */
         e->splits = (bni_split *)bni_arena_take(a, n, sizeof(bni_split), 8);
         e->goals = (bni_goal *)bni_arena_take(a, n, sizeof(bni_goal), 8);
-        e->heaps = (float *)bni_arena_take_raw(a, BNI_ROWS * BNI_PLANE_TOP, 4, BNI_BLOCK_ALIGN);
+        e->heaps = (float *)bni_arena_take_raw(a, head_rows * BNI_PLANE_TOP, 4, BNI_BLOCK_ALIGN);
         for (i = 0; e->splits && i < e->n_batch; i++)
             e->splits[i].x = x + (size_t)i * (size_t)split;
     }
@@ -12888,7 +12917,7 @@ static void bni_pass_add(bitnet_engine *e, bitnet_session *s, int n)
         row->token = s->tokens[row->pos];
         row->last = i == n - 1;
         row->failed = 0;
-        row->logits = bni_session_logits_of(s, row->pos, e->row_logits + (size_t)(pass->n_wanted % BNI_ROWS) *
+        row->logits = bni_session_logits_of(s, row->pos, e->row_logits + (size_t)(pass->n_wanted % BNI_HEAD_ROWS) *
                                                          (size_t)e->model->hp.n_vocab);
         bni_session_goal(s, row);
         if (row->logits == s->logits)
@@ -12980,7 +13009,7 @@ static void bni_pass_rows(bitnet_engine *e, int group)
 {
     const int two_pass = bni_head_two_pass(e, group);
     int w;
-    for (w = group * BNI_ROWS; w < e->pass.n_wanted && w < (group + 1) * BNI_ROWS; w++) {
+    for (w = group * BNI_HEAD_ROWS; w < e->pass.n_wanted && w < (group + 1) * BNI_HEAD_ROWS; w++) {
         bni_row *row = &e->rows[e->wanted[w]];
         bitnet_session *s = row->session;
         /* The head's inputs were finite, but a damaged output matrix can still make infinities. */

@@ -326,11 +326,11 @@ static void check_model(const char *path, int threads)
     close_pair(&two);
 }
 
-/* Nine sessions on one engine, so that the head's rows are a group of eight and one of one; each as the full head has it
+/* Nineteen sessions on one engine, so that the head's rows are a group of sixteen and one of three; each as the full head has it
    alone. With tiles, where there are some. */
 static void check_company(const char *path)
 {
-    enum { N = 9, MOST = 24 };
+    enum { N = 19, MOST = 24 };
     static int32_t want[N][128], got[N][128];
     bitnet_model_desc md;
     bitnet_engine_desc ed;
