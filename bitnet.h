@@ -3171,7 +3171,7 @@ BNI_UNUSED static void bni_kv_load(const uint8_t *area, int d, int slot, int16_t
 
 /* One call of attention: up to 16 query rows (tokens x the query heads that share a kv head) against the positions
    0..pos[row] of one kv head. */
-enum { BNI_ATTEND_ROWS = 16, BNI_ATTEND_SCORES = 1, BNI_ATTEND_VALUES = 2 };
+enum { BNI_ATTEND_ROWS = 16 };
 typedef struct bni_attend {
     const int16_t *q;                /* [n_rows][dp], from quantize_i16 with range 4095 */
     const float *q_scale;            /* [n_rows] */
@@ -3182,9 +3182,6 @@ typedef struct bni_attend {
     const uint8_t *const *blocks;    /* the KV area of positions 64 b ... 64 b + 63 is blocks[b] + area, */
     size_t area;                     /* aligned to 64 bytes */
     float *const *out;               /* [n_rows] -> [d], any alignment */
-    int steps;                       /* which of BNI_ATTEND_...; VALUES wants all scores there */
-    int from, to;                    /* SCORES alone: positions, multiples of 64; VALUES alone: columns, multiples of 16; to */
-                                     /* may be more than there is. Both: 0 and INT32_MAX */
     float *scores;                   /* scratch [16][ld_scores], 64-byte aligned */
     int ld_scores;                   /* at least max pos + 1 rounded up to 64 */
     float *scratch;                  /* BNI_ATTEND_SCRATCH(d) floats, 64-byte aligned */
@@ -3607,23 +3604,20 @@ static float bni_ref_block_weights(int16_t *w, const float *a, int n)
    cut. The weights are integers relative to the largest of their block: 4095 steps, like q and k. */
 static void bni_ref_attend_row(const bni_attend *a, int r)
 {
-    const int d = a->head_dim, dp = bni_pad16(d), last = a->pos[r], end = a->to < d ? a->to : d;
+    const int d = a->head_dim, dp = bni_pad16(d), last = a->pos[r];
     const int16_t *q = a->q + (ptrdiff_t)r * dp;
     const float scale = a->q_scale[r] * a->scale;
     float *score = a->scores + (ptrdiff_t)r * a->ld_scores, *o = a->scratch, *out = a->out[r];
     float m = -bni_bits_float(0x7f800000u), l = 0.0f;
     int j, c, start;
 
-    for (j = a->from; j <= last && j < a->to && a->steps & BNI_ATTEND_SCORES; j++) {
+    for (j = 0; j <= last; j++) {
         uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[j / BNI_KV_BLOCK] + a->area);
         const int slot = j % BNI_KV_BLOCK;
         score[j] = (bni_ref_score(q, bni_kv_k(area) + 2 * slot, d) * scale) * bni_kv_k_scale(area, d)[slot];
-    }
-    if (!(a->steps & BNI_ATTEND_VALUES))
-        return;
-    for (j = 0; j <= last; j++)
         m = m > score[j] ? m : score[j];
-    for (c = a->from; c < end; c++)
+    }
+    for (c = 0; c < d; c++)
         o[c] = 0.0f;
     for (start = 0; start <= last; start += BNI_KV_BLOCK) {
         uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);
@@ -3638,14 +3632,14 @@ static void bni_ref_attend_row(const bni_attend *a, int r)
         }
         l = l + bni_ref_fold(lane);
         factor = bni_ref_block_weights(w, weighted, n);
-        for (c = a->from; c < end && factor != 0.0f; c++) {
+        for (c = 0; c < d && factor != 0.0f; c++) {
             uint32_t sum = 0;
             for (j = 0; j < n; j++)
                 sum += (uint32_t)(w[j] * v[(j >> 1) * 2 * dp + 2 * c + (j & 1)]);
             o[c] = o[c] + bni_mulf((float)(int32_t)sum, factor);
         }
     }
-    for (c = a->from; c < end; c++)
+    for (c = 0; c < d; c++)
         out[c] = o[c] / l;
 }
 
@@ -4584,7 +4578,6 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_pair_products BNI_FN(bni_pair_products)
 #define bni_attend_ahead BNI_FN(bni_attend_ahead)
 #define bni_attend_scores BNI_FN(bni_attend_scores)
-#define bni_attend_highest BNI_FN(bni_attend_highest)
 #define bni_attend_weights BNI_FN(bni_attend_weights)
 #define bni_attend_values BNI_FN(bni_attend_values)
 #define bni_weights BNI_FN(bni_weights)
@@ -4906,8 +4899,8 @@ static uintptr_t bni_attend_ahead(const bni_attend *a, int start, int last, int 
 }
 
 /* The scores of the 64 positions from start on, for every row, into a->scores: -infinity where the row does not look.
-   ints: scratch [16][ld]. */
-static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, int32_t *ints, int ld)
+   highest[r] is raised to the largest. ints: scratch [16][ld]. */
+static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, float *highest, int32_t *ints, int ld)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     const bni_vf never = bni_vf_set(-bni_bits_float(0x7f800000u));
@@ -4924,6 +4917,7 @@ static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, i
         for (r = 0; r < a->n_rows; r++) {
             float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
             const bni_vf scale = bni_vf_set(a->q_scale[r] * a->scale);
+            bni_vf max = bni_vf_set(highest[r]);
             n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
             for (v = 0; v < n; v += 16) {
                 bni_vf s = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + v));
@@ -4932,21 +4926,13 @@ static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, i
                 if (part + 128 >= d) {
                     s = bni_vf_mul(bni_vf_mul(s, scale), bni_vf_load(k_scale + v));
                     s = bni_vf_keep(s, n - v, never);
+                    max = bni_vf_max(max, s);
                 }
                 bni_vf_store(score + v, s);
             }
+            highest[r] = bni_vf_highest(max);
         }
     }
-}
-
-/* The largest score of a row that sees positions 0 to pos. */
-static float bni_attend_highest(const float *score, int pos)
-{
-    bni_vf max = bni_vf_set(-bni_bits_float(0x7f800000u));
-    int i;
-    for (i = 0; i <= pos; i += 16)
-        max = bni_vf_max(max, bni_vf_load(score + i));
-    return bni_vf_highest(max);
 }
 
 /* The weights w[64] of one row in one block of 64 positions, of which it sees the first n, and their factor as
@@ -4978,10 +4964,9 @@ static float bni_attend_weights(int16_t *w, const float *score, const float *v_s
     return bni_bits_float(top) / 4095.0f;
 }
 
-/* o[r] += factor[r] * (w[r] . V) for the block from start on and the columns from first to end; l[r] grows. Scratch: w
-   [16][64], ints [16][ld]. */
-static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, int first, int end, const float *highest,
-                              float *l, float *o, int16_t *w, int32_t *ints, int ld)
+/* o[r] += factor[r] * (w[r] . V) for the block from start on; l[r] grows. Scratch: w [16][64], ints [16][ld]. */
+static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, const float *highest, float *l, float *o,
+                              int16_t *w, int32_t *ints, int ld)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
@@ -4997,12 +4982,11 @@ static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, i
             memset(w + r * BNI_KV_BLOCK, 0, BNI_KV_BLOCK * sizeof *w);
         count = n > count ? n : count;
     }
-    bni_pair_products(a->n_rows, (end - first) / 16, ints + first, ld, bni_kv_v(area, d) + 2 * first, 2 * dp,
-                      (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
+    bni_pair_products(a->n_rows, dp / 16, ints, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
     for (r = 0; r < a->n_rows; r++) {
         const bni_vf f = bni_vf_set(factor[r]);
         float *to = o + (ptrdiff_t)r * dp;
-        for (c = first; c < end && factor[r] != 0.0f; c += 16) {
+        for (c = 0; c < dp && factor[r] != 0.0f; c += 16) {
             bni_vf v = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + c));
             bni_vf_store(to + c, bni_vf_add(bni_vf_load(to + c), bni_vf_mul(v, f)));
         }
@@ -5017,30 +5001,26 @@ static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, i
 static void BNI_FN(bni_attend)(const bni_attend *a)
 {
     const int d = a->head_dim, dp = bni_pad16(d), ld = dp > BNI_KV_BLOCK ? dp : BNI_KV_BLOCK;
-    const int first = a->from, end = a->to < dp ? a->to : dp;
     int16_t *w = (int16_t *)(void *)a->scratch;
     int32_t *ints = (int32_t *)(void *)(a->scratch + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK / 2);
     float *o = a->scratch + BNI_ATTEND_ROWS * (BNI_KV_BLOCK / 2 + ld);
     float highest[BNI_ATTEND_ROWS], l[BNI_ATTEND_ROWS];
     int r, c, start, last = 0;
-    for (r = 0; r < a->n_rows; r++)
-        last = a->pos[r] > last ? a->pos[r] : last;
-    for (start = a->from; start <= last && start < a->to && a->steps & BNI_ATTEND_SCORES; start += BNI_KV_BLOCK)
-        bni_attend_scores(a, start, bni_attend_ahead(a, start, last, 0), ints, ld);
-    if (!(a->steps & BNI_ATTEND_VALUES))
-        return;
     for (r = 0; r < a->n_rows; r++) {
-        highest[r] = bni_attend_highest(a->scores + (ptrdiff_t)r * a->ld_scores, a->pos[r]);
+        highest[r] = -bni_bits_float(0x7f800000u);
         l[r] = 0.0f;
+        last = a->pos[r] > last ? a->pos[r] : last;
     }
     memset(o, 0, (size_t)a->n_rows * (size_t)dp * sizeof *o);
     for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_attend_values(a, start, bni_attend_ahead(a, start, last, 1), first, end, highest, l, o, w, ints, ld);
+        bni_attend_scores(a, start, bni_attend_ahead(a, start, last, 0), highest, ints, ld);
+    for (start = 0; start <= last; start += BNI_KV_BLOCK)
+        bni_attend_values(a, start, bni_attend_ahead(a, start, last, 1), highest, l, o, w, ints, ld);
     for (r = 0; r < a->n_rows; r++) {
         float *from = o + (ptrdiff_t)r * dp;
-        for (c = first; c < end; c += 16)
+        for (c = 0; c < dp; c += 16)
             bni_vf_store(from + c, bni_vf_div(bni_vf_load(from + c), bni_vf_set(l[r])));
-        memcpy(a->out[r] + first, from + first, (size_t)((end < d ? end : d) - first) * sizeof *from);
+        memcpy(a->out[r], from, (size_t)d * sizeof *from);
     }
 }
 
@@ -10714,8 +10694,6 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
 #define BNI_HEADS_ROWS 16            /* rows of a unit of HEADS: their keys fill whole cache lines */
 #define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
-#define BNI_SPLIT_POSITIONS 512      /* of a unit, */
-#define BNI_SPLIT_COLUMNS 64         /* or columns, where attention is split */
 #define BNI_HEAD_ROWS 16             /* wanted rows that share one reading of the output matrix */
 #define BNI_HEAD_BLOCK 128           /* rows of the output matrix in one unit: 640 KiB of F16 at width 2560 */
 #define BNI_RESCORE_BLOCK 2048       /* the same for the second pass, which computes few of them */
@@ -10724,8 +10702,7 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 
 /* Ops of a pass. */
 enum {
-    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_SCORES, BNI_OP_ATTEND,
-    BNI_OP_FINAL, BNI_OP_HEAD,
+    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND, BNI_OP_FINAL, BNI_OP_HEAD,
     BNI_OP_THRESHOLD, BNI_OP_RESCORE,          /* two-pass head: HEAD is then its first pass */
     BNI_OP_FINISH, BNI_N_OPS
 };
@@ -10746,7 +10723,6 @@ static const bni_op bni_layer_ops[] = {
     {BNI_OP_QUANTIZE, BNI_BUFFER_X, BNI_NORM_ATTN, 0, 0},
     {BNI_OP_LINEAR, BNI_BUFFER_H, 0, BNI_LINEAR_QKV, 0},
     {BNI_OP_HEADS, BNI_BUFFER_H, 0, 0, 0},                       /* rope, integers, KV cache */
-    {BNI_OP_SCORES, BNI_BUFFER_H, 0, 0, 0},                      /* only where attention is cut finer, see bni_pass_tiles */
     {BNI_OP_ATTEND, BNI_BUFFER_H, 0, 0, 0},
     {BNI_OP_QUANTIZE, BNI_BUFFER_H, BNI_NORM_ATTN_SUB, 0, 0},
     {BNI_OP_LINEAR, BNI_BUFFER_X, 0, BNI_LINEAR_OUT, 0},
@@ -10774,8 +10750,7 @@ typedef struct bni_row {
    keys and values but for the last few. */
 typedef struct bni_tile { int32_t first, n; } bni_tile;
 
-/* What one job works in; the job's index picks it, so no two threads share one, but for the scores of a split attention,
-   which lie in all of them as in one pool. dp: head_dim padded to 16. */
+/* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
 typedef struct bni_scratch {
     float *norm;                     /* [widest]; for HEADS a turned head */
     float *scores;                   /* [16][ld_scores] */
@@ -10798,7 +10773,6 @@ typedef struct bni_pass {
     int n_rows, n_tiles, n_wanted, n_hidden;   /* wanted: rows with logits; hidden: rows whose final state is wanted */
     int n_sessions;                  /* sessions with rows */
     int heads_per_unit;              /* query heads of one attention unit */
-    int split;                       /* 1: attention in two ops, units by positions, then by columns */
     bni_place place;
     uint32_t unit;                   /* first unit of the current op that has not run */
 } bni_pass;
@@ -10912,17 +10886,6 @@ BNI_INLINE size_t bni_area_offset(const bni_hparams *hp, int layer, int head)
 
 /* Scores of a row: one per position, in whole blocks. */
 BNI_INLINE int bni_score_stride(int n_ctx) { return (n_ctx + 63) & ~63; }
-
-/* Parts of one row's key-value head when attention is split: of the longest row's positions, or of the columns. */
-BNI_INLINE int bni_split_parts(const bitnet_engine *e, int steps)
-{
-    int last = 0, i;
-    if (steps == BNI_ATTEND_VALUES)
-        return (bni_pad16(e->model->hp.head_dim) + BNI_SPLIT_COLUMNS - 1) / BNI_SPLIT_COLUMNS;
-    for (i = 0; i < e->pass.n_rows; i++)
-        last = e->rows[i].pos > last ? e->rows[i].pos : last;
-    return last / BNI_SPLIT_POSITIONS + 1;
-}
 
 /* ------------------------------------------------------------------------------------------------- the units */
 
@@ -11195,71 +11158,45 @@ static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scra
     }
 }
 
-/* Rows [row, row + n_rows) times query heads [head, head + n_heads), which share a key-value head, as rows of one call. */
-static void bni_attend_rows(bitnet_engine *e, int layer, int row, int n_rows, int head, int n_heads, bni_attend *a,
-                            bni_scratch *scratch)
-{
-    const bni_hparams *hp = &e->model->hp;
-    const int dp = bni_pad16(hp->head_dim);
-    float scales[BNI_ATTEND_ROWS], *out[BNI_ATTEND_ROWS];
-    int32_t pos[BNI_ATTEND_ROWS];
-    int t, i, n = 0;
-    for (t = row; t < row + n_rows; t++)
-        for (i = head; i < head + n_heads; i++, n++) {
-            const size_t at = (size_t)t * (size_t)hp->n_head + (size_t)i;
-            memcpy(scratch->q + (size_t)n * (size_t)dp, e->q16 + at * (size_t)dp, (size_t)dp * sizeof(int16_t));
-            scales[n] = e->q16_scale[at];
-            pos[n] = e->rows[t].pos;
-            out[n] = bni_row_h(e, t) + (size_t)i * (size_t)hp->head_dim;
-        }
-    a->q = scratch->q;
-    a->q_scale = scales;
-    a->pos = pos;
-    a->n_rows = n;
-    a->head_dim = hp->head_dim;
-    a->scale = 1.0f / bni_sqrtf((float)hp->head_dim);
-    /* The rows are of one session, so one block table serves them all. */
-    a->blocks = (const uint8_t *const *)e->rows[row].blocks;
-    a->area = bni_area_offset(hp, layer, head / (hp->n_head / hp->n_head_kv));
-    a->out = out;
-    a->ld_scores = bni_score_stride(e->n_ctx);
-    a->scratch = scratch->attend;
-    e->kernels->attend(a);
-}
-
 /* Unit u: one tile of rows, one key-value head, some of the query heads that share it. They read the same keys and
    values, so up to BNI_ATTEND_ROWS of them go to the kernel as one matrix. The output overwrites q in h: nobody needs
    those floats any more, q lives on as integers in q16. */
 static void bni_unit_attend(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
 {
     const bni_hparams *hp = &e->model->hp;
-    const int per_tile = bni_tile_units(e), shared = hp->n_head / hp->n_head_kv, per_unit = e->pass.heads_per_unit;
+    int per_tile = bni_tile_units(e), shared = hp->n_head / hp->n_head_kv, per_unit = e->pass.heads_per_unit;
     const bni_tile *tile = &e->tiles[u / per_tile];
-    const int parts = (shared + per_unit - 1) / per_unit, kv_head = u % per_tile / parts, at = u % parts * per_unit;
+    int parts = (shared + per_unit - 1) / per_unit, kv_head = u % per_tile / parts, part = u % parts;
+    int head = kv_head * shared + part * per_unit, n_heads = shared - part * per_unit, t, i, n = 0, dp;
+    float scales[BNI_ATTEND_ROWS], *out[BNI_ATTEND_ROWS];
+    int32_t pos[BNI_ATTEND_ROWS];
     bni_attend a;
-    a.steps = BNI_ATTEND_SCORES | BNI_ATTEND_VALUES;
-    a.from = 0;
-    a.to = INT32_MAX;
-    a.scores = scratch->scores;
     /* The last part of the shared heads may be smaller. */
-    bni_attend_rows(e, layer, tile->first, tile->n, kv_head * shared + at, shared - at < per_unit ? shared - at : per_unit,
-                    &a, scratch);
-}
-
-/* The same cut finer: unit u of SCORES is one row, one key-value head and BNI_SPLIT_POSITIONS of its positions, unit u of
-   ATTEND one row, one key-value head and BNI_SPLIT_COLUMNS columns of the result, whose weights are computed for each
-   part anew. The scores wait in the jobs' scratch, as many heads in each as fit. */
-static void bni_unit_split(bitnet_engine *e, int layer, int u, int steps, bni_scratch *scratch)
-{
-    const bni_hparams *hp = &e->model->hp;
-    const int shared = hp->n_head / hp->n_head_kv, per_job = BNI_ATTEND_ROWS / shared;
-    const int parts = bni_split_parts(e, steps), head = u / parts, size = steps == BNI_ATTEND_SCORES ? BNI_SPLIT_POSITIONS : BNI_SPLIT_COLUMNS;
-    bni_attend a;
-    a.steps = steps;
-    a.from = u % parts * size;
-    a.to = a.from + size;
-    a.scores = e->scratch[head / per_job].scores + (size_t)(head % per_job * shared) * (size_t)bni_score_stride(e->n_ctx);
-    bni_attend_rows(e, layer, head / hp->n_head_kv, 1, head % hp->n_head_kv * shared, shared, &a, scratch);
+    n_heads = n_heads < per_unit ? n_heads : per_unit;
+    dp = bni_pad16(hp->head_dim);
+    for (t = 0; t < tile->n; t++)
+        for (i = 0; i < n_heads; i++, n++) {
+            int row = tile->first + t;
+            size_t at = (size_t)row * (size_t)hp->n_head + (size_t)(head + i);
+            memcpy(scratch->q + (size_t)n * (size_t)dp, e->q16 + at * (size_t)dp, (size_t)dp * sizeof(int16_t));
+            scales[n] = e->q16_scale[at];
+            pos[n] = e->rows[row].pos;
+            out[n] = bni_row_h(e, row) + (size_t)(head + i) * (size_t)hp->head_dim;
+        }
+    a.q = scratch->q;
+    a.q_scale = scales;
+    a.pos = pos;
+    a.n_rows = n;
+    a.head_dim = hp->head_dim;
+    a.scale = 1.0f / bni_sqrtf((float)hp->head_dim);
+    /* A tile is of one session, so one block table serves all its rows. */
+    a.blocks = (const uint8_t *const *)e->rows[tile->first].blocks;
+    a.area = bni_area_offset(hp, layer, kv_head);
+    a.out = out;
+    a.scores = scratch->scores;
+    a.ld_scores = bni_score_stride(e->n_ctx);
+    a.scratch = scratch->attend;
+    e->kernels->attend(&a);
 }
 
 /* Wanted row u: its final norm, to row u of h, so that the head finds its inputs one after the other. h is free: the
@@ -11376,10 +11313,7 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
         int strips = e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_strips;
         return (uint32_t)((strips + 1) / 2) * (uint32_t)bni_pass_groups(e);
     }
-    case BNI_OP_SCORES: return (uint32_t)(pass->n_rows * e->model->hp.n_head_kv * bni_split_parts(e, BNI_ATTEND_SCORES));
-    case BNI_OP_ATTEND:
-        return (uint32_t)(pass->split ? pass->n_rows * e->model->hp.n_head_kv * bni_split_parts(e, BNI_ATTEND_VALUES)
-                                      : pass->n_tiles * bni_tile_units(e));
+    case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e));
     case BNI_OP_FINAL: return (uint32_t)(pass->n_wanted + pass->n_hidden);
     case BNI_OP_HEAD: return (uint32_t)((e->model->hp.n_vocab + BNI_HEAD_BLOCK - 1) / BNI_HEAD_BLOCK);
     case BNI_OP_THRESHOLD: return (uint32_t)bni_head_rows(e, p->group);
@@ -11388,24 +11322,12 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
     }
 }
 
-/* Of one unit of a split attention: a row's heads may look at none of the part's positions. */
-static uint64_t bni_split_work(const bitnet_engine *e, int steps, uint32_t unit)
-{
-    const bni_hparams *hp = &e->model->hp;
-    const int parts = bni_split_parts(e, steps), shared = hp->n_head / hp->n_head_kv;
-    const int pos = e->rows[(int)unit / parts / hp->n_head_kv].pos, left = pos + 1 - (int)unit % parts * BNI_SPLIT_POSITIONS;
-    if (steps == BNI_ATTEND_VALUES)
-        return (uint64_t)(shared * BNI_SPLIT_COLUMNS) * (uint64_t)(pos + 64);
-    return (uint64_t)(shared * hp->head_dim) * (uint64_t)(left < 1 ? 1 : left < BNI_SPLIT_POSITIONS ? left : BNI_SPLIT_POSITIONS);
-}
-
 /* Work of one unit in multiply-adds or the like; only the ratio between units of one kind matters, since the speed is
    learnt per kind. Attention grows with the position, so a slice's length must be judged where it begins. */
 static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint32_t unit)
 {
     const bni_hparams *hp = &e->model->hp;
     int rows = e->pass.n_rows < bni_pass_group(e) ? e->pass.n_rows : bni_pass_group(e);
-    const bni_tile *tile;
     switch (p->kind) {
     case BNI_OP_EMBED: return (uint64_t)hp->n_embd + 32u * (uint64_t)hp->n_rot;
     case BNI_OP_QUANTIZE:
@@ -11415,13 +11337,11 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
     case BNI_OP_HEADS:
         return (uint64_t)(e->pass.n_rows < BNI_HEADS_ROWS ? e->pass.n_rows : BNI_HEADS_ROWS) *
                (uint64_t)((hp->dim[BNI_DIM_Q] + 2 * hp->dim[BNI_DIM_KV]) / hp->n_head_kv);
-    case BNI_OP_SCORES: return bni_split_work(e, BNI_ATTEND_SCORES, unit);
-    case BNI_OP_ATTEND:
-        if (e->pass.split)
-            return bni_split_work(e, BNI_ATTEND_VALUES, unit);
-        tile = &e->tiles[unit / (uint32_t)bni_tile_units(e)];
+    case BNI_OP_ATTEND: {
+        const bni_tile *tile = &e->tiles[unit / (uint32_t)bni_tile_units(e)];
         return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
                (uint64_t)(e->rows[tile->first].pos + 64);
+    }
     case BNI_OP_HEAD: return (uint64_t)(BNI_HEAD_BLOCK * bni_head_rows(e, p->group)) * (uint64_t)hp->n_embd;
     case BNI_OP_THRESHOLD: return (uint64_t)hp->n_vocab;
     case BNI_OP_RESCORE: return BNI_RESCORE_BLOCK * (uint64_t)bni_head_rows(e, p->group);
@@ -11472,13 +11392,7 @@ static void bni_slice_run(bitnet_engine *e, const bni_place *p, uint32_t u, uint
         case BNI_OP_EMBED: bni_unit_embed(e, (int)u); break;
         case BNI_OP_QUANTIZE: bni_unit_quantize(e, op, p->layer, (int)u, scratch); break;
         case BNI_OP_HEADS: bni_unit_heads(e, p->layer, (int)u, scratch); break;
-        case BNI_OP_SCORES: bni_unit_split(e, p->layer, (int)u, BNI_ATTEND_SCORES, scratch); break;
-        case BNI_OP_ATTEND:
-            if (e->pass.split)
-                bni_unit_split(e, p->layer, (int)u, BNI_ATTEND_VALUES, scratch);
-            else
-                bni_unit_attend(e, p->layer, (int)u, scratch);
-            break;
+        case BNI_OP_ATTEND: bni_unit_attend(e, p->layer, (int)u, scratch); break;
         case BNI_OP_FINAL: bni_unit_final(e, (int)u); break;
         case BNI_OP_THRESHOLD: bni_unit_threshold(e, p->group, (int)u); break;
         default: bni_unit_rescore(e, p->group, (int)u); break;
@@ -11581,20 +11495,10 @@ static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
         }
     }
     p.kind = p.layer < e->model->hp.n_layer ? bni_layer_ops[p.op].kind : (int)BNI_OP_FINAL;
-    return p.kind == BNI_OP_SCORES && !e->pass.split ? bni_place_next(e, p) : p;
+    return p;
 }
 
 /* ------------------------------------------------------------------------------------------- attention tiles */
-
-/* 1 if attention's units are better cut finer: few rows, attended to one by one, that look far back. Five heads on two
-   threads take as long as six, and three fifths of a long context are read by one core. */
-static int bni_pass_split(const bitnet_engine *e, int most)
-{
-    const bni_hparams *hp = &e->model->hp;
-    const int shared = hp->n_head / hp->n_head_kv, units = e->pass.n_rows * hp->n_head_kv;
-    return e->n_jobs > 1 && most >= 2 * BNI_SPLIT_POSITIONS && e->pass.n_tiles == e->pass.n_rows && units < 4 * e->n_jobs &&
-           shared <= BNI_ATTEND_ROWS && units <= e->n_jobs * (BNI_ATTEND_ROWS / shared);
-}
 
 /* Cuts the rows into tiles of one session each, and chooses how many heads a unit takes: few enough that every job
    gets some, at most BNI_ATTEND_ROWS rows. */
@@ -11602,7 +11506,7 @@ static void bni_pass_tiles(bitnet_engine *e)
 {
     const bni_hparams *hp = &e->model->hp;
     bni_pass *pass = &e->pass;
-    int shared = hp->n_head / hp->n_head_kv, per_tile, row, n, most = 0;
+    int shared = hp->n_head / hp->n_head_kv, per_tile, row, n;
     pass->heads_per_unit = shared < BNI_ATTEND_ROWS ? shared : BNI_ATTEND_ROWS;
     per_tile = BNI_ATTEND_ROWS / pass->heads_per_unit;
     pass->n_tiles = 0;
@@ -11612,9 +11516,7 @@ static void bni_pass_tiles(bitnet_engine *e)
         e->tiles[pass->n_tiles].first = row;
         e->tiles[pass->n_tiles].n = n;
         pass->n_tiles++;
-        most = e->rows[row].pos > most ? e->rows[row].pos : most;
     }
-    pass->split = bni_pass_split(e, most);
     /* Two units per job even out what differs between positions. Reading keys more often is the price. */
     while (pass->heads_per_unit > 1 && pass->n_tiles * bni_tile_units(e) < 2 * e->n_jobs && e->n_jobs > 1)
         pass->heads_per_unit = (pass->heads_per_unit + 1) / 2;

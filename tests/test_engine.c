@@ -724,9 +724,7 @@ static void test_eval(void)
     rig_close(&r);
 }
 
-/* Tokens that look far back, whose attention is cut finer on several threads: the same logits as on one, in slices too. Six
-   query heads share a key-value head, so a job's scratch holds two of four; a head has three parts of columns, the last
-   one narrow; and the two sessions look back over one and over three parts of positions. */
+/* Tokens that look far back, two sessions at once: the same logits on any number of threads, in slices too. */
 static void test_far(void)
 {
     enum { FAR = 1100, NEAR = 400 };
@@ -748,7 +746,7 @@ static void test_far(void)
         bitnet_generation g = settings(0.0f, 0, 2);
         bitnet_error err;
         bitnet_event event;
-        int split = 0, n_got[2] = {0, 0};
+        int n_got[2] = {0, 0};
         rig r;
         memset(&md, 0, sizeof md);
         memset(&ed, 0, sizeof ed);
@@ -767,11 +765,9 @@ static void test_far(void)
         for (k = 0; k < 2; k++)
             CHECK(bitnet_begin(s[k], tokens + (k ? NEAR : FAR) - 1, 1, &g) == BITNET_OK, "begin");
         do {
-            split |= r.engine->pass.active && r.engine->pass.split;
             for (k = 0; k < 2; k++)
                 while (bitnet_next_event(s[k], &event)) n_got[k] += event.type == BITNET_EVENT_TOKEN;
         } while (bitnet_step(r.engine, budgets[way % 4]) == BITNET_OK);
-        CHECK(split == (ed.n_threads > 1) || budgets[way % 4] == BITNET_NO_BUDGET, "%d threads: split %d", ed.n_threads, split);
         for (k = 0; k < 2; k++) {
             if (way == 0) memcpy(want[k], bitnet_logits(s[k]), sizeof want[k]);
             CHECK(n_got[k] == 2 && memcmp(want[k], bitnet_logits(s[k]), sizeof want[k]) == 0, "session %d far back with %d threads, way %d", k, ed.n_threads, way);

@@ -590,9 +590,6 @@ static attend_case make_attend(int d, int n_rows, int n_pos, int kind)
     c.a.blocks = (const uint8_t *const *)c.table;
     c.a.area = 128;
     c.a.out = out_rows;
-    c.a.steps = BNI_ATTEND_SCORES | BNI_ATTEND_VALUES;
-    c.a.from = 0;
-    c.a.to = INT32_MAX;
     c.a.ld_scores = n_table * 64;
     c.a.scores = floats(16 * c.a.ld_scores);
     c.a.scratch = floats(BNI_ATTEND_SCRATCH(d));
@@ -614,23 +611,6 @@ static void test_attend(int d, int n_rows, int n_pos, int kind)
         memset(b, 0xee, (size_t)(n_rows * d) * 4);
         sets[s]->attend(&c.a);
         CHECK(same(a, b, n_rows * d), "%s attend d=%d rows=%d positions=%d kind=%d", sets[s]->name, d, n_rows, n_pos, kind);
-    }
-    for (s = -1; s < n_sets; s++) {                  /* the same in pieces, the last ones first */
-        const bni_kernels *set = s < 0 ? &bni_kernels_scalar : sets[s];
-        bni_attend part = c.a;
-        memset(b, 0xee, (size_t)(n_rows * d) * 4);
-        memset(c.a.scores, 0x7e, (size_t)(16 * c.a.ld_scores) * 4);        /* 8e37: a largest score, if it were looked at */
-        part.steps = BNI_ATTEND_SCORES;
-        for (part.from = (n_pos - 1) / 128 * 128; part.from >= 0; part.from -= 128) {
-            part.to = part.from + 128;
-            set->attend(&part);
-        }
-        part.steps = BNI_ATTEND_VALUES;
-        for (part.from = (d - 1) / 48 * 48; part.from >= 0; part.from -= 48) {
-            part.to = part.from + 48;
-            set->attend(&part);
-        }
-        CHECK(same(a, b, n_rows * d), "%s attend in pieces d=%d rows=%d positions=%d kind=%d", set->name, d, n_rows, n_pos, kind);
     }
     free_all("attend");
 }
