@@ -132,6 +132,7 @@ static uint64_t serve(const uint8_t *data, size_t size, size_t piece)
     buffer out;
     size_t at = 0, n;
     int idle = 0, heads = 0, more;
+    for (n = 0; n + 4 <= size; n++) heads |= memcmp(data + n, "HEAD", 4) == 0;
     memset(&out, 0, sizeof out);
     c->keep = 1;
     c->fd = -1;
@@ -150,14 +151,13 @@ static uint64_t serve(const uint8_t *data, size_t size, size_t piece)
                 while (!r->done) engine_turn(&engine, &idle);
                 fetch_answer(&s, c);
             }
-            heads |= strcmp(c->head.method, "HEAD") == 0;
             put_bytes(&out, c->out.data, c->out.size);
             c->out.size = 0;
         } while (more);
     }
     if (s.n_open || s.n_waiting || engine.queue || engine.running || s.models[0].n_requests || out.failed)
         abort();
-    if (!heads)                                          /* those have a length and no body */
+    if (!heads)                                          /* whose answers have a length and no body */
         check_answers(&out);
     buffer_free(&c->in);
     buffer_free(&c->body);
