@@ -296,7 +296,8 @@ static void slot_settle(hosted *m, slot *s)
 /* A free slot for the prompt, NULL: there is none. The one whose cache helps most, if it spares a tenth of the work (as
    in llama-server) and more than the beginning that any two texts share; else the one that was not used for the longest
    time, so that other conversations keep theirs. Where the cache goes on with something else, perhaps another
-   conversation with the same system prompt, an empty slot becomes a copy. wanted: its id, or -1. */
+   conversation with the same system prompt, an empty slot becomes a copy; not where the whole prompt is there, which is
+   asked for once more. wanted: its id, or -1. */
 static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
 {
     slot *best = NULL, *oldest = NULL;
@@ -313,7 +314,8 @@ static slot *hosted_pick_slot(hosted *m, const prompt *p, int wanted)
         }
     }
     if (!best || most < SHARED_PREFIX || most <= p->n / 10) return oldest;
-    if (best->n_evaluated - most < SHARED_PREFIX || bitnet_session_tokens(oldest->session, NULL) > 0) return best;
+    if (most == p->n - 1 || best->n_evaluated - most < SHARED_PREFIX) return best;
+    if (bitnet_session_tokens(oldest->session, NULL) > 0) return best;
     slot_settle(m, best);
     if (bitnet_session_copy(oldest->session, best->session) != BITNET_OK) return best;
     oldest->n_evaluated = best->n_evaluated;
