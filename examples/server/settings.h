@@ -261,14 +261,16 @@ static int add_prompt(body *b, request *r, int32_t *tokens, int64_t n)
 {
     const int fits = check_fits(b, r, n);
     prompt *p = fits ? (prompt *)realloc(r->prompts, ((size_t)r->n_prompts + 1) * sizeof *p) : NULL;
+    int32_t *less;
     if (!p) {
         free(tokens);
         return fits ? refuse_memory(b) : 0;
     }
     r->prompts = p;
     p += r->n_prompts++;
-    p->tokens = (int32_t *)realloc(tokens, (size_t)n * sizeof *tokens);         /* most have less than they might */
-    if (!p->tokens) p->tokens = tokens;
+    p->tokens = tokens;
+    less = (int32_t *)realloc(tokens, (size_t)n * sizeof *tokens);              /* most have less than they might */
+    if (less) p->tokens = less;
     p->n = (int)n;
     return 1;
 }
