@@ -153,9 +153,9 @@ test-hashes:
 	$(MAKE_ALL) $(BUILD)/synth $(BUILD)/logits
 	@$(RUN_ENV) FULL=1 sh tests/run.sh tests/test_hashes.sh
 
-# The C tests once more under configuration macros and with -m32; FULL=1: under each macro alone.
+# The C tests once more under configuration macros and with -m32; FULL=1: under each macro alone; CONFIG='flags': these.
 test-configs:
-	@$(RUN_ENV) sh tests/run.sh tests/test_configs.sh
+	@$(RUN_ENV) CONFIG='$(CONFIG)' sh tests/run.sh tests/test_configs.sh
 
 # The server's tests alone; also under a sanitizer.
 test-server:

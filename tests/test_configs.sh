@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds and runs the C tests under each configuration macro that leaves something to run, and for 32 bits.
 #
-#     sh tests/test_configs.sh [CONFIGURATION...]         "-DBITNET_NO_SIMD" or "-m32 -DBITNET_NO_SIMD", ...
+#     sh tests/test_configs.sh
 #
-# FULL=1: every macro alone; else those that change the most code. Optimised little (-O1), because every test program holds the whole engine and is compiled once a configuration.
+# CONFIG="-m32 -DBITNET_NO_SIMD": that one alone. FULL=1: every macro alone. Else those that change the most code. Optimised little (-O1), because every test program holds the whole engine and is compiled once a configuration.
 # tests/test_compile.sh compiles more combinations than this runs.
 
 cd "$(dirname "$0")/.." || exit 1
@@ -15,7 +15,9 @@ passed=0
 failed=0
 skipped=0
 
-if [ $# -eq 0 ]; then
+if [ -n "${CONFIG:-}" ]; then
+    set -- "$CONFIG"
+else
     set -- "-DBITNET_NO_STDIO -DBITNET_NO_MMAP -DBITNET_NO_THREADS -DBITNET_NO_SIMD" "-m32 -msse2 -mfpmath=sse"
     if [ "${FULL:-0}" = 1 ]; then
         set -- "$@" -DBITNET_NO_MMAP -DBITNET_NO_STDIO -DBITNET_NO_THREADS -DBITNET_NO_SIMD -DBITNET_NO_AVX2 -DBITNET_NO_AVX512 \
