@@ -3170,9 +3170,12 @@ BNI_UNUSED static void bni_kv_load(const uint8_t *area, int d, int slot, int16_t
 }
 
 /* One call of attention: up to 16 query rows (tokens x the query heads that share a kv head) against the positions
-   0..pos[row] of one kv head. */
-enum { BNI_ATTEND_ROWS = 16 };
+   0..pos[row] of one kv head. It has three steps, which a call may take alone: then other threads can be at the same
+   rows' other blocks of 64 positions. */
+enum { BNI_ATTEND_ROWS = 16, BNI_ATTEND_SCORES = 1, BNI_ATTEND_VALUES = 2, BNI_ATTEND_JOIN = 4, BNI_ATTEND_ALL = 7 };
 typedef struct bni_attend {
+    int steps;                       /* BNI_ATTEND_ALL, or one of them */
+    int first, end;                  /* blocks that it walks, as far as any row sees them; JOIN: 0 and all */
     const int16_t *q;                /* [n_rows][dp], from quantize_i16 with range 4095 */
     const float *q_scale;            /* [n_rows] */
     const int32_t *pos;              /* [n_rows], the row's own position: it sees 0..pos */
@@ -3182,13 +3185,34 @@ typedef struct bni_attend {
     const uint8_t *const *blocks;    /* the KV area of positions 64 b ... 64 b + 63 is blocks[b] + area, */
     size_t area;                     /* aligned to 64 bytes */
     float *const *out;               /* [n_rows] -> [d], any alignment */
-    float *scores;                   /* scratch [16][ld_scores], 64-byte aligned */
+    float *scores;                   /* [n_rows][ld_scores], 64-byte aligned: from SCORES to VALUES */
     int ld_scores;                   /* at least max pos + 1 rounded up to 64 */
+    float *highest;                  /* [n_rows]: SCORES writes the largest of its blocks, VALUES reads that of all blocks */
+    float *sums;                     /* [blocks][n_rows][bni_attend_sums], 64-byte aligned: from VALUES to JOIN; with
+                                        BNI_ATTEND_ALL one for all blocks */
     float *scratch;                  /* BNI_ATTEND_SCRATCH(d) floats, 64-byte aligned */
 } bni_attend;
 
-/* Weights int16 [16][64], sums int32 [16][max(dp, 64)], output f32 [16][dp], in floats. */
-#define BNI_ATTEND_SCRATCH(d) (16 * 32 + 16 * ((((d) + 15) & ~15) + 64) + 16 * (((d) + 15) & ~15))
+/* Weights int16 [16][64], sums int32 [16][max(dp, 64)], in floats. */
+#define BNI_ATTEND_SCRATCH(d) (16 * 32 + 16 * ((((d) + 15) & ~15) + 64))
+
+/* What one row has gathered: weighted values o [dp], the sum of weights l, zeros. */
+BNI_INLINE int bni_attend_sums(int d) { return bni_pad16(d) + 16; }
+
+/* Floats from the sums of one block to those of the next. */
+BNI_INLINE ptrdiff_t bni_attend_step(const bni_attend *a)
+{
+    return a->steps == BNI_ATTEND_ALL ? 0 : (ptrdiff_t)a->n_rows * bni_attend_sums(a->head_dim);
+}
+
+/* Its last position and its blocks' end. */
+static int bni_attend_last(const bni_attend *a)
+{
+    int r, last = 0;
+    for (r = 0; r < a->n_rows; r++)
+        last = a->pos[r] > last ? a->pos[r] : last;
+    return last < a->end * BNI_KV_BLOCK ? last : a->end * BNI_KV_BLOCK - 1;
+}
 
 /* A ternary product, see bni_ref_matmul_r16. panel: scratch [2 * BNI_PANEL], 64-byte aligned. */
 typedef void bni_matmul_fn(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
@@ -3598,57 +3622,83 @@ static float bni_ref_block_weights(int16_t *w, const float *a, int n)
     return bni_bits_float(max) / 4095.0f;
 }
 
-/* Row r of an attention call. First all scores and their maximum m, then, 64 positions at a time,
-       e_j = exp(s_j - m),  l += sum of e_j,  a_j = e_j * (scale of v_j),  o += (sum of round(a_j ...) v_j) * ...
-   and o / l at the end. The block borders are absolute positions, so the result does not depend on how a prompt was
-   cut. The weights are integers relative to the largest of their block: 4095 steps, like q and k. */
-static void bni_ref_attend_row(const bni_attend *a, int r)
+/* Attention of row r, its first step: all scores and their maximum m. */
+static void bni_ref_attend_scores(const bni_attend *a, int r)
 {
-    const int d = a->head_dim, dp = bni_pad16(d), last = a->pos[r];
-    const int16_t *q = a->q + (ptrdiff_t)r * dp;
+    const int d = a->head_dim, last = bni_attend_last(a) < a->pos[r] ? bni_attend_last(a) : a->pos[r];
+    const int16_t *q = a->q + (ptrdiff_t)r * bni_pad16(d);
     const float scale = a->q_scale[r] * a->scale;
-    float *score = a->scores + (ptrdiff_t)r * a->ld_scores, *o = a->scratch, *out = a->out[r];
-    float m = -bni_bits_float(0x7f800000u), l = 0.0f;
-    int j, c, start;
-
-    for (j = 0; j <= last; j++) {
+    float *score = a->scores + (ptrdiff_t)r * a->ld_scores, m = -bni_bits_float(0x7f800000u);
+    int j;
+    for (j = a->first * BNI_KV_BLOCK; j <= last; j++) {
         uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[j / BNI_KV_BLOCK] + a->area);
         const int slot = j % BNI_KV_BLOCK;
         score[j] = (bni_ref_score(q, bni_kv_k(area) + 2 * slot, d) * scale) * bni_kv_k_scale(area, d)[slot];
         m = m > score[j] ? m : score[j];
     }
-    for (c = 0; c < d; c++)
-        o[c] = 0.0f;
-    for (start = 0; start <= last; start += BNI_KV_BLOCK) {
-        uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);
-        const int16_t *v = bni_kv_v(area, d);
-        const int n = last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK;
-        float lane[16] = {0}, weighted[BNI_KV_BLOCK], factor;
-        int16_t w[BNI_KV_BLOCK];
-        for (j = 0; j < n; j++) {
-            float e = bni_expf(score[start + j] - m);
-            lane[j & 15] = lane[j & 15] + e;
-            weighted[j] = e * bni_kv_v_scale(area, d)[j];
-        }
-        l = l + bni_ref_fold(lane);
-        factor = bni_ref_block_weights(w, weighted, n);
-        for (c = 0; c < d && factor != 0.0f; c++) {
-            uint32_t sum = 0;
-            for (j = 0; j < n; j++)
-                sum += (uint32_t)(w[j] * v[(j >> 1) * 2 * dp + 2 * c + (j & 1)]);
-            o[c] = o[c] + bni_mulf((float)(int32_t)sum, factor);
-        }
+    a->highest[r] = m;
+}
+
+/* Then, 64 positions at a time,
+       e_j = exp(s_j - m),  l += sum of e_j,  a_j = e_j * (scale of v_j),  o += (sum of round(a_j ...) v_j) * ...
+   The block borders are absolute positions, so the result does not depend on how a prompt was cut. The weights are
+   integers relative to the largest of their block: 4095 steps, like q and k. Block after block into one pair of sums, or
+   each block into its own, to which JOIN then adds those of the others in the same order: 0 + o is o. */
+static void bni_ref_attend_values(const bni_attend *a, int r, int block)
+{
+    const int d = a->head_dim, dp = bni_pad16(d), start = block * BNI_KV_BLOCK, left = a->pos[r] - start + 1;
+    const int n = left < BNI_KV_BLOCK ? left : BNI_KV_BLOCK;
+    uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[block] + a->area);
+    const float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
+    const int16_t *v = bni_kv_v(area, d);
+    float *o = a->sums + block * bni_attend_step(a) + (ptrdiff_t)r * bni_attend_sums(d), *l = o + dp;
+    float lane[16] = {0}, weighted[BNI_KV_BLOCK], factor;
+    int16_t w[BNI_KV_BLOCK];
+    int j, c;
+    if (block == a->first || bni_attend_step(a))
+        memset(o, 0, (size_t)bni_attend_sums(d) * sizeof *o);
+    for (j = 0; j < n; j++) {
+        float e = bni_expf(score[j] - a->highest[r]);
+        lane[j & 15] = lane[j & 15] + e;
+        weighted[j] = e * bni_kv_v_scale(area, d)[j];
     }
+    if (n <= 0)
+        return;
+    *l = *l + bni_ref_fold(lane);
+    factor = bni_ref_block_weights(w, weighted, n);
+    for (c = 0; c < d && factor != 0.0f; c++) {
+        uint32_t sum = 0;
+        for (j = 0; j < n; j++)
+            sum += (uint32_t)(w[j] * v[(j >> 1) * 2 * dp + 2 * c + (j & 1)]);
+        o[c] = o[c] + bni_mulf((float)(int32_t)sum, factor);
+    }
+}
+
+/* o / l at the end. */
+static void bni_ref_attend_join(const bni_attend *a, int r)
+{
+    const int d = a->head_dim, last = bni_attend_last(a) / BNI_KV_BLOCK, n = bni_attend_sums(d);
+    float *o = a->sums + (ptrdiff_t)r * n, *out = a->out[r];
+    int c, block;
+    for (block = 1; block <= last && bni_attend_step(a); block++)
+        for (c = 0; c < n; c++)
+            o[c] = o[c] + o[block * bni_attend_step(a) + c];
     for (c = 0; c < d; c++)
-        out[c] = o[c] / l;
+        out[c] = o[c] / o[bni_pad16(d)];
 }
 
 /* out[row] = softmax(q k / sqrt(d)) v for every row of the call. */
 static void bni_ref_attend(const bni_attend *a)
 {
-    int r;
-    for (r = 0; r < a->n_rows; r++)
-        bni_ref_attend_row(a, r);
+    int r, block;
+    for (r = 0; r < a->n_rows; r++) {
+        if (a->steps & BNI_ATTEND_SCORES)
+            bni_ref_attend_scores(a, r);
+        for (block = a->first; block <= bni_attend_last(a) / BNI_KV_BLOCK && (a->steps & BNI_ATTEND_VALUES); block++)
+            bni_ref_attend_values(a, r, block);
+        if (a->steps & BNI_ATTEND_JOIN)
+            bni_ref_attend_join(a, r);
+    }
 }
 
 /* --------------------------------------------------------------------------------- rows of floats (the head) */
@@ -4580,6 +4630,7 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_attend_scores BNI_FN(bni_attend_scores)
 #define bni_attend_weights BNI_FN(bni_attend_weights)
 #define bni_attend_values BNI_FN(bni_attend_values)
+#define bni_attend_join BNI_FN(bni_attend_join)
 #define bni_weights BNI_FN(bni_weights)
 #define bni_weights_tail BNI_FN(bni_weights_tail)
 #define bni_dot_tile BNI_FN(bni_dot_tile)
@@ -4894,13 +4945,13 @@ static uintptr_t bni_attend_ahead(const bni_attend *a, int start, int last, int 
     if (start + BNI_KV_BLOCK <= last)
         next = a->blocks[start / BNI_KV_BLOCK + 1];
     else if (!values)
-        next = a->blocks[0] + (size_t)(2 * BNI_KV_BLOCK * a->head_dim);
+        next = a->blocks[a->first] + (size_t)(2 * BNI_KV_BLOCK * a->head_dim);
     return (uintptr_t)next - (uintptr_t)here;
 }
 
 /* The scores of the 64 positions from start on, for every row, into a->scores: -infinity where the row does not look.
-   highest[r] is raised to the largest. ints: scratch [16][ld]. */
-static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, float *highest, int32_t *ints, int ld)
+   highest is raised to the largest. ints: scratch [16][ld]. */
+static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, int32_t *ints, int ld)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     const bni_vf never = bni_vf_set(-bni_bits_float(0x7f800000u));
@@ -4917,7 +4968,7 @@ static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, f
         for (r = 0; r < a->n_rows; r++) {
             float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
             const bni_vf scale = bni_vf_set(a->q_scale[r] * a->scale);
-            bni_vf max = bni_vf_set(highest[r]);
+            bni_vf max = bni_vf_set(a->highest[r]);
             n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
             for (v = 0; v < n; v += 16) {
                 bni_vf s = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + v));
@@ -4930,7 +4981,7 @@ static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, f
                 }
                 bni_vf_store(score + v, s);
             }
-            highest[r] = bni_vf_highest(max);
+            a->highest[r] = bni_vf_highest(max);
         }
     }
 }
@@ -4964,9 +5015,9 @@ static float bni_attend_weights(int16_t *w, const float *score, const float *v_s
     return bni_bits_float(top) / 4095.0f;
 }
 
-/* o[r] += factor[r] * (w[r] . V) for the block from start on; l[r] grows. Scratch: w [16][64], ints [16][ld]. */
-static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, const float *highest, float *l, float *o,
-                              int16_t *w, int32_t *ints, int ld)
+/* o += factor * (w . V) for the block from start on, and l grows; sums: o and l of the rows. Scratch: w [16][64], ints
+   [16][ld]. */
+static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, float *sums, int16_t *w, int32_t *ints, int ld)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
@@ -4977,7 +5028,7 @@ static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, c
         factor[r] = 0.0f;
         if (n > 0)
             factor[r] = bni_attend_weights(w + r * BNI_KV_BLOCK, a->scores + (ptrdiff_t)r * a->ld_scores + start,
-                                           bni_kv_v_scale(area, d), highest[r], n, &l[r]);
+                                           bni_kv_v_scale(area, d), a->highest[r], n, sums + r * bni_attend_sums(d) + dp);
         else
             memset(w + r * BNI_KV_BLOCK, 0, BNI_KV_BLOCK * sizeof *w);
         count = n > count ? n : count;
@@ -4985,7 +5036,7 @@ static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, c
     bni_pair_products(a->n_rows, dp / 16, ints, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
     for (r = 0; r < a->n_rows; r++) {
         const bni_vf f = bni_vf_set(factor[r]);
-        float *to = o + (ptrdiff_t)r * dp;
+        float *to = sums + r * bni_attend_sums(d);
         for (c = 0; c < dp && factor[r] != 0.0f; c += 16) {
             bni_vf v = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + c));
             bni_vf_store(to + c, bni_vf_add(bni_vf_load(to + c), bni_vf_mul(v, f)));
@@ -4993,35 +5044,49 @@ static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, c
     }
 }
 
+/* The blocks' sums, of all rows at once, to those of the first; then o / l. */
+static void bni_attend_join(const bni_attend *a, int last)
+{
+    const int d = a->head_dim, dp = bni_pad16(d), n = a->n_rows * bni_attend_sums(d);
+    int r, c, block;
+    for (c = 0; c < n && bni_attend_step(a); c += 16) {
+        bni_vf sum = bni_vf_load(a->sums + c);
+        for (block = 1; block <= last / BNI_KV_BLOCK; block++)
+            sum = bni_vf_add(sum, bni_vf_load(a->sums + block * bni_attend_step(a) + c));
+        bni_vf_store(a->sums + c, sum);
+    }
+    for (r = 0; r < a->n_rows; r++) {
+        float *o = a->sums + r * bni_attend_sums(d);
+        const bni_vf l = bni_vf_set(o[dp]);
+        for (c = 0; c < dp; c += 16)
+            bni_vf_store(o + c, bni_vf_div(bni_vf_load(o + c), l));
+        memcpy(a->out[r], o, (size_t)d * sizeof *o);
+    }
+}
+
 /* Two walks over the blocks of 64 positions: all scores and the largest of each row, then weights and values. Not the
    one walk of FlashAttention, which rescales its sums whenever the largest score grows: more roundings, and others
    wherever rows are grouped in another way. Cost: the scores wait in memory, one float per position and row.
-   scratch: w int16 [16][64] | ints int32 [16][ld] | o float [16][dp], as BNI_ATTEND_SCRATCH counts. Rows of a tile may
-   end in different blocks: each takes only positions up to its own. */
+   scratch: w int16 [16][64] | ints int32 [16][ld], as BNI_ATTEND_SCRATCH counts. Rows of a tile may end in different
+   blocks: each takes only positions up to its own. */
 static void BNI_FN(bni_attend)(const bni_attend *a)
 {
-    const int d = a->head_dim, dp = bni_pad16(d), ld = dp > BNI_KV_BLOCK ? dp : BNI_KV_BLOCK;
+    const int d = a->head_dim, ld = bni_pad16(d) > BNI_KV_BLOCK ? bni_pad16(d) : BNI_KV_BLOCK, last = bni_attend_last(a);
     int16_t *w = (int16_t *)(void *)a->scratch;
     int32_t *ints = (int32_t *)(void *)(a->scratch + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK / 2);
-    float *o = a->scratch + BNI_ATTEND_ROWS * (BNI_KV_BLOCK / 2 + ld);
-    float highest[BNI_ATTEND_ROWS], l[BNI_ATTEND_ROWS];
-    int r, c, start, last = 0;
-    for (r = 0; r < a->n_rows; r++) {
-        highest[r] = -bni_bits_float(0x7f800000u);
-        l[r] = 0.0f;
-        last = a->pos[r] > last ? a->pos[r] : last;
+    int r, start = a->first * BNI_KV_BLOCK;
+    for (r = 0; r < a->n_rows && (a->steps & BNI_ATTEND_SCORES); r++)
+        a->highest[r] = -bni_bits_float(0x7f800000u);
+    for (; start <= last && (a->steps & BNI_ATTEND_SCORES); start += BNI_KV_BLOCK)
+        bni_attend_scores(a, start, bni_attend_ahead(a, start, last, 0), ints, ld);
+    for (start = a->first * BNI_KV_BLOCK; start <= last && (a->steps & BNI_ATTEND_VALUES); start += BNI_KV_BLOCK) {
+        float *sums = a->sums + start / BNI_KV_BLOCK * bni_attend_step(a);
+        if (start == a->first * BNI_KV_BLOCK || bni_attend_step(a))
+            memset(sums, 0, (size_t)(a->n_rows * bni_attend_sums(d)) * sizeof *sums);
+        bni_attend_values(a, start, bni_attend_ahead(a, start, last, 1), sums, w, ints, ld);
     }
-    memset(o, 0, (size_t)a->n_rows * (size_t)dp * sizeof *o);
-    for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_attend_scores(a, start, bni_attend_ahead(a, start, last, 0), highest, ints, ld);
-    for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_attend_values(a, start, bni_attend_ahead(a, start, last, 1), highest, l, o, w, ints, ld);
-    for (r = 0; r < a->n_rows; r++) {
-        float *from = o + (ptrdiff_t)r * dp;
-        for (c = 0; c < dp; c += 16)
-            bni_vf_store(from + c, bni_vf_div(bni_vf_load(from + c), bni_vf_set(l[r])));
-        memcpy(a->out[r], from, (size_t)d * sizeof *from);
-    }
+    if (a->steps & BNI_ATTEND_JOIN)
+        bni_attend_join(a, last);
 }
 
 /* --------------------------------------------------------------------------------- rows of floats (the head) */
@@ -10694,6 +10759,7 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
 #define BNI_HEADS_ROWS 16            /* rows of a unit of HEADS: their keys fill whole cache lines */
 #define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
+#define BNI_CUT_BLOCKS 4             /* blocks of positions from which a part of an attention unit pays */
 #define BNI_HEAD_ROWS 16             /* wanted rows that share one reading of the output matrix */
 #define BNI_HEAD_BLOCK 128           /* rows of the output matrix in one unit: 640 KiB of F16 at width 2560 */
 #define BNI_RESCORE_BLOCK 2048       /* the same for the second pass, which computes few of them */
@@ -10702,7 +10768,9 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 
 /* Ops of a pass. */
 enum {
-    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND, BNI_OP_FINAL, BNI_OP_HEAD,
+    BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND,
+    BNI_OP_CUT_SCORES, BNI_OP_CUT_VALUES, BNI_OP_CUT_JOIN,             /* the steps of attention for bni_cut */
+    BNI_OP_FINAL, BNI_OP_HEAD,
     BNI_OP_THRESHOLD, BNI_OP_RESCORE,          /* two-pass head: HEAD is then its first pass */
     BNI_OP_FINISH, BNI_N_OPS
 };
@@ -10724,6 +10792,9 @@ static const bni_op bni_layer_ops[] = {
     {BNI_OP_LINEAR, BNI_BUFFER_H, 0, BNI_LINEAR_QKV, 0},
     {BNI_OP_HEADS, BNI_BUFFER_H, 0, 0, 0},                       /* rope, integers, KV cache */
     {BNI_OP_ATTEND, BNI_BUFFER_H, 0, 0, 0},
+    {BNI_OP_CUT_SCORES, BNI_BUFFER_H, 0, 0, 0},
+    {BNI_OP_CUT_VALUES, BNI_BUFFER_H, 0, 0, 0},
+    {BNI_OP_CUT_JOIN, BNI_BUFFER_H, 0, 0, 0},
     {BNI_OP_QUANTIZE, BNI_BUFFER_H, BNI_NORM_ATTN_SUB, 0, 0},
     {BNI_OP_LINEAR, BNI_BUFFER_X, 0, BNI_LINEAR_OUT, 0},
     {BNI_OP_QUANTIZE, BNI_BUFFER_X, BNI_NORM_FFN, 0, 0},
@@ -10750,11 +10821,21 @@ typedef struct bni_row {
    keys and values but for the last few. */
 typedef struct bni_tile { int32_t first, n; } bni_tile;
 
+/* An attention unit that several jobs share, each at a part of the positions. One token has few units, one for each
+   key-value head, and what the number of jobs leaves over would keep most of them waiting: with 5 heads and 2 jobs one of
+   them has 3, the other 2. Of a long context those left over are cut. */
+typedef struct bni_cut {
+    float *scores;                   /* [heads that share a kv head][ld_scores] */
+    float *highest;                  /* [parts][BNI_ATTEND_ROWS] */
+    float *sums;                     /* [blocks][heads that share a kv head][bni_attend_sums] */
+} bni_cut;
+
 /* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
 typedef struct bni_scratch {
     float *norm;                     /* [widest]; for HEADS a turned head */
     float *scores;                   /* [16][ld_scores] */
     float *attend;                   /* BNI_ATTEND_SCRATCH */
+    float *gathered;                 /* [16][bni_attend_sums] */
     int32_t *sums;                   /* [16][BNI_MAX_CHUNK * 32] or [BNI_BLOCK_ROWS][32] */
     uint8_t *panel;                  /* [2 * BNI_PANEL] */
     uint8_t *strips;                 /* [2] strips of the widest linear, for matrices in place; else NULL */
@@ -10773,6 +10854,7 @@ typedef struct bni_pass {
     int n_rows, n_tiles, n_wanted, n_hidden;   /* wanted: rows with logits; hidden: rows whose final state is wanted */
     int n_sessions;                  /* sessions with rows */
     int heads_per_unit;              /* query heads of one attention unit */
+    int n_cut, n_parts;              /* the last n_cut of the attention units are cut into n_parts each */
     bni_place place;
     uint32_t unit;                   /* first unit of the current op that has not run */
 } bni_pass;
@@ -10792,6 +10874,8 @@ struct bitnet_engine {
     bni_pass pass;
     bni_row *rows;                   /* [n_batch] */
     bni_tile *tiles;                 /* [n_batch] */
+    bni_cut *cuts;                   /* [n_cuts] */
+    int n_cuts;
     int32_t *wanted;                 /* [n_batch] rows with logits first, then rows with hidden states */
     bitnet_session **in_pass;        /* [n_batch] */
     float *x, *h;                    /* [n_batch][x_stride], [n_batch][h_stride] */
@@ -11158,45 +11242,90 @@ static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scra
     }
 }
 
+/* A call of the attention kernel and what it points to. */
+typedef struct bni_attend_call {
+    bni_attend a;
+    float scales[BNI_ATTEND_ROWS], highest[BNI_ATTEND_ROWS], *out[BNI_ATTEND_ROWS];
+    int32_t pos[BNI_ATTEND_ROWS];
+} bni_attend_call;
+
 /* Unit u: one tile of rows, one key-value head, some of the query heads that share it. They read the same keys and
    values, so up to BNI_ATTEND_ROWS of them go to the kernel as one matrix. The output overwrites q in h: nobody needs
    those floats any more, q lives on as integers in q16. */
-static void bni_unit_attend(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
+static void bni_attend_prepare(const bitnet_engine *e, bni_attend_call *call, int layer, int u, const bni_scratch *scratch)
 {
     const bni_hparams *hp = &e->model->hp;
-    int per_tile = bni_tile_units(e), shared = hp->n_head / hp->n_head_kv, per_unit = e->pass.heads_per_unit;
+    const int per_tile = bni_tile_units(e), shared = hp->n_head / hp->n_head_kv, per_unit = e->pass.heads_per_unit;
+    const int slices = (shared + per_unit - 1) / per_unit, kv_head = u % per_tile / slices, slice = u % slices;
+    const int head = kv_head * shared + slice * per_unit, dp = bni_pad16(hp->head_dim);
     const bni_tile *tile = &e->tiles[u / per_tile];
-    int parts = (shared + per_unit - 1) / per_unit, kv_head = u % per_tile / parts, part = u % parts;
-    int head = kv_head * shared + part * per_unit, n_heads = shared - part * per_unit, t, i, n = 0, dp;
-    float scales[BNI_ATTEND_ROWS], *out[BNI_ATTEND_ROWS];
-    int32_t pos[BNI_ATTEND_ROWS];
-    bni_attend a;
-    /* The last part of the shared heads may be smaller. */
+    int n_heads = shared - slice * per_unit, t, i, n = 0;
+    bni_attend *a = &call->a;
+    /* The last slice of the shared heads may be smaller. */
     n_heads = n_heads < per_unit ? n_heads : per_unit;
-    dp = bni_pad16(hp->head_dim);
     for (t = 0; t < tile->n; t++)
         for (i = 0; i < n_heads; i++, n++) {
             int row = tile->first + t;
             size_t at = (size_t)row * (size_t)hp->n_head + (size_t)(head + i);
             memcpy(scratch->q + (size_t)n * (size_t)dp, e->q16 + at * (size_t)dp, (size_t)dp * sizeof(int16_t));
-            scales[n] = e->q16_scale[at];
-            pos[n] = e->rows[row].pos;
-            out[n] = bni_row_h(e, row) + (size_t)(head + i) * (size_t)hp->head_dim;
+            call->scales[n] = e->q16_scale[at];
+            call->pos[n] = e->rows[row].pos;
+            call->out[n] = bni_row_h(e, row) + (size_t)(head + i) * (size_t)hp->head_dim;
         }
-    a.q = scratch->q;
-    a.q_scale = scales;
-    a.pos = pos;
-    a.n_rows = n;
-    a.head_dim = hp->head_dim;
-    a.scale = 1.0f / bni_sqrtf((float)hp->head_dim);
+    a->steps = BNI_ATTEND_ALL;
+    a->first = 0;
+    a->end = bni_score_stride(e->n_ctx) / 64;
+    a->q = scratch->q;
+    a->q_scale = call->scales;
+    a->pos = call->pos;
+    a->n_rows = n;
+    a->head_dim = hp->head_dim;
+    a->scale = 1.0f / bni_sqrtf((float)hp->head_dim);
     /* A tile is of one session, so one block table serves all its rows. */
-    a.blocks = (const uint8_t *const *)e->rows[tile->first].blocks;
-    a.area = bni_area_offset(hp, layer, kv_head);
-    a.out = out;
-    a.scores = scratch->scores;
-    a.ld_scores = bni_score_stride(e->n_ctx);
-    a.scratch = scratch->attend;
-    e->kernels->attend(&a);
+    a->blocks = (const uint8_t *const *)e->rows[tile->first].blocks;
+    a->area = bni_area_offset(hp, layer, kv_head);
+    a->out = call->out;
+    a->scores = scratch->scores;
+    a->ld_scores = bni_score_stride(e->n_ctx);
+    a->highest = call->highest;
+    a->sums = scratch->gathered;
+    a->scratch = scratch->attend;
+}
+
+static void bni_unit_attend(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
+{
+    bni_attend_call call;
+    bni_attend_prepare(e, &call, layer, u, scratch);
+    e->kernels->attend(&call.a);
+}
+
+/* A step of an attention unit that is cut; unit u: a part of one, for JOIN all of it. */
+static void bni_unit_cut(bitnet_engine *e, int kind, int layer, int u, bni_scratch *scratch)
+{
+    const int whole = e->pass.n_tiles * bni_tile_units(e) - e->pass.n_cut, n_parts = e->pass.n_parts;
+    const int cut = kind == BNI_OP_CUT_JOIN ? u : u / n_parts, part = u - cut * n_parts;
+    const bni_cut *c = &e->cuts[cut];
+    bni_attend_call call;
+    int n_blocks, p, r;
+    bni_attend_prepare(e, &call, layer, whole + cut, scratch);
+    n_blocks = call.pos[0] / 64 + 1;           /* a cut unit is of one token */
+    call.a.scores = c->scores;
+    call.a.sums = c->sums;
+    call.a.steps = BNI_ATTEND_JOIN;
+    if (kind != BNI_OP_CUT_JOIN) {
+        call.a.first = part * n_blocks / n_parts;
+        call.a.end = (part + 1) * n_blocks / n_parts;
+        call.a.steps = BNI_ATTEND_VALUES;
+    }
+    if (kind == BNI_OP_CUT_SCORES) {
+        call.a.steps = BNI_ATTEND_SCORES;
+        call.a.highest = c->highest + part * BNI_ATTEND_ROWS;
+    }
+    for (r = 0; r < call.a.n_rows && kind == BNI_OP_CUT_VALUES; r++)
+        for (call.highest[r] = c->highest[r], p = 1; p < n_parts; p++)
+            if (c->highest[p * BNI_ATTEND_ROWS + r] > call.highest[r])
+                call.highest[r] = c->highest[p * BNI_ATTEND_ROWS + r];
+    e->kernels->attend(&call.a);
 }
 
 /* Wanted row u: its final norm, to row u of h, so that the head finds its inputs one after the other. h is free: the
@@ -11313,7 +11442,10 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
         int strips = e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_strips;
         return (uint32_t)((strips + 1) / 2) * (uint32_t)bni_pass_groups(e);
     }
-    case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e));
+    case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e) - pass->n_cut);
+    case BNI_OP_CUT_SCORES:
+    case BNI_OP_CUT_VALUES: return (uint32_t)(pass->n_cut * pass->n_parts);
+    case BNI_OP_CUT_JOIN: return (uint32_t)pass->n_cut;
     case BNI_OP_FINAL: return (uint32_t)(pass->n_wanted + pass->n_hidden);
     case BNI_OP_HEAD: return (uint32_t)((e->model->hp.n_vocab + BNI_HEAD_BLOCK - 1) / BNI_HEAD_BLOCK);
     case BNI_OP_THRESHOLD: return (uint32_t)bni_head_rows(e, p->group);
@@ -11342,6 +11474,10 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
         return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
                (uint64_t)(e->rows[tile->first].pos + 64);
     }
+    case BNI_OP_CUT_SCORES:
+    case BNI_OP_CUT_VALUES:
+    case BNI_OP_CUT_JOIN:
+        return (uint64_t)e->pass.heads_per_unit * (uint64_t)hp->head_dim * (uint64_t)(e->rows[e->pass.n_rows - 1].pos + 64);
     case BNI_OP_HEAD: return (uint64_t)(BNI_HEAD_BLOCK * bni_head_rows(e, p->group)) * (uint64_t)hp->n_embd;
     case BNI_OP_THRESHOLD: return (uint64_t)hp->n_vocab;
     case BNI_OP_RESCORE: return BNI_RESCORE_BLOCK * (uint64_t)bni_head_rows(e, p->group);
@@ -11393,6 +11529,9 @@ static void bni_slice_run(bitnet_engine *e, const bni_place *p, uint32_t u, uint
         case BNI_OP_QUANTIZE: bni_unit_quantize(e, op, p->layer, (int)u, scratch); break;
         case BNI_OP_HEADS: bni_unit_heads(e, p->layer, (int)u, scratch); break;
         case BNI_OP_ATTEND: bni_unit_attend(e, p->layer, (int)u, scratch); break;
+        case BNI_OP_CUT_SCORES:
+        case BNI_OP_CUT_VALUES:
+        case BNI_OP_CUT_JOIN: bni_unit_cut(e, p->kind, p->layer, (int)u, scratch); break;
         case BNI_OP_FINAL: bni_unit_final(e, (int)u); break;
         case BNI_OP_THRESHOLD: bni_unit_threshold(e, p->group, (int)u); break;
         default: bni_unit_rescore(e, p->group, (int)u); break;
@@ -11500,6 +11639,29 @@ static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
 
 /* ------------------------------------------------------------------------------------------- attention tiles */
 
+/* Chooses which attention units are cut (bni_cut). Only those of single tokens, and only where few units are evened out by
+   no others. Result: 0 if none are. */
+static int bni_pass_cut(bitnet_engine *e)
+{
+    bni_pass *pass = &e->pass;
+    const int n_units = pass->n_tiles * bni_tile_units(e), left = n_units % e->n_jobs, per_tile = bni_tile_units(e);
+    int parts = e->n_jobs, i;
+    if (pass->n_tiles != pass->n_rows || n_units >= 4 * e->n_jobs || left > e->n_cuts)
+        return 0;
+    /* Each job gets as many parts: the fewest that do. */
+    for (i = 2; i < parts; i++)
+        if (left * i % e->n_jobs == 0)
+            parts = i;
+    for (i = (n_units - left) / per_tile; i < pass->n_rows; i++)
+        if (e->rows[i].pos / 64 + 1 < parts * BNI_CUT_BLOCKS)
+            parts = (e->rows[i].pos / 64 + 1) / BNI_CUT_BLOCKS;
+    if (left == 0 || parts < 2)
+        return 0;
+    pass->n_cut = left;
+    pass->n_parts = parts;
+    return 1;
+}
+
 /* Cuts the rows into tiles of one session each, and chooses how many heads a unit takes: few enough that every job
    gets some, at most BNI_ATTEND_ROWS rows. */
 static void bni_pass_tiles(bitnet_engine *e)
@@ -11517,6 +11679,8 @@ static void bni_pass_tiles(bitnet_engine *e)
         e->tiles[pass->n_tiles].n = n;
         pass->n_tiles++;
     }
+    if (bni_pass_cut(e))
+        return;
     /* Two units per job even out what differs between positions. Reading keys more often is the price. */
     while (pass->heads_per_unit > 1 && pass->n_tiles * bni_tile_units(e) < 2 * e->n_jobs && e->n_jobs > 1)
         pass->heads_per_unit = (pass->heads_per_unit + 1) / 2;
@@ -12287,6 +12451,26 @@ struct bitnet_session {
 
 /* ------------------------------------------------------------------------------------------------- the engine */
 
+/* Room for the attention units that a pass may cut: fewer than jobs, and enough for one token. */
+static void bni_cuts_layout(bitnet_engine *e, bni_arena *a)
+{
+    const bni_hparams *hp = &e->model->hp;
+    const uint64_t n_blocks = (uint64_t)bni_score_stride(e->n_ctx) / 64;
+    uint64_t rows = (uint64_t)(hp->n_head / hp->n_head_kv);
+    int i;
+    rows = rows < BNI_ATTEND_ROWS ? rows : BNI_ATTEND_ROWS;
+    e->n_cuts = n_blocks < 2 * BNI_CUT_BLOCKS ? 0 : e->n_jobs - 1 < hp->n_head_kv ? e->n_jobs - 1 : hp->n_head_kv;
+    e->cuts = (bni_cut *)bni_arena_take(a, (uint64_t)e->n_cuts, sizeof(bni_cut), 8);
+    for (i = 0; i < e->n_cuts; i++) {
+        bni_cut c;
+        c.scores = (float *)bni_arena_take_raw(a, rows * n_blocks * 64, 4, BNI_BLOCK_ALIGN);
+        c.highest = (float *)bni_arena_take_raw(a, (uint64_t)e->n_jobs * BNI_ATTEND_ROWS, 4, BNI_BLOCK_ALIGN);
+        c.sums = (float *)bni_arena_take_raw(a, n_blocks * rows * (uint64_t)bni_attend_sums(hp->head_dim), 4, BNI_BLOCK_ALIGN);
+        if (e->cuts)
+            e->cuts[i] = c;
+    }
+}
+
 /* Everything an engine holds, from one arena; run twice: first to measure (the arena has no base, all pointers come out
    NULL), then to commit. One function for both, so that size and use can't disagree.
 
@@ -12335,6 +12519,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
         for (i = 0; e->splits && i < e->n_batch; i++)
             e->splits[i].x = x + (size_t)i * (size_t)split;
     }
+    bni_cuts_layout(e, a);
     scratch = (bni_scratch *)bni_arena_take(a, (uint64_t)e->n_jobs, sizeof(bni_scratch), 8);
     for (i = 0; i < e->n_jobs; i++) {
         bni_scratch s;
@@ -12342,6 +12527,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
         s.scores = (float *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)bni_score_stride(e->n_ctx), 4,
                                                BNI_BLOCK_ALIGN);
         s.attend = (float *)bni_arena_take_raw(a, (uint64_t)BNI_ATTEND_SCRATCH(hp->head_dim), 4, BNI_BLOCK_ALIGN);
+        s.gathered = (float *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)bni_attend_sums(hp->head_dim), 4, BNI_BLOCK_ALIGN);
         s.sums = (int32_t *)bni_arena_take_raw(a, BNI_MAX_GROUP * BNI_MAX_CHUNK * 32, 4, BNI_BLOCK_ALIGN);
         s.panel = (uint8_t *)bni_arena_take_raw(a, 2 * BNI_PANEL, 1, BNI_BLOCK_ALIGN);
         s.strips = e->model->layout == BNI_I2S ? (uint8_t *)bni_arena_take_raw(a, 8 * (uint64_t)widest, 1, BNI_BLOCK_ALIGN) : NULL;

@@ -581,6 +581,8 @@ static attend_case make_attend(int d, int n_rows, int n_pos, int kind)
         c.q_scale[i] = bni_kernels_scalar.quantize_i16(c.q + i * dp, c.queries + i * d, d, dp, 4095, &bits);
         c.pos[i] = n_pos - 1 - (i < 3 ? 0 : test_below(&seed, n_pos));
     }
+    c.a.steps = BNI_ATTEND_ALL;
+    c.a.end = n_table;
     c.a.q = c.q;
     c.a.q_scale = c.q_scale;
     c.a.pos = c.pos;
@@ -592,8 +594,36 @@ static attend_case make_attend(int d, int n_rows, int n_pos, int kind)
     c.a.out = out_rows;
     c.a.ld_scores = n_table * 64;
     c.a.scores = floats(16 * c.a.ld_scores);
+    c.a.highest = floats(16);
+    c.a.sums = floats(n_table * 16 * bni_attend_sums(d));
     c.a.scratch = floats(BNI_ATTEND_SCRATCH(d));
     return c;
+}
+
+/* The same call step by step, the blocks in n_parts parts, the last one first. */
+static void attend_parts(const bni_kernels *set, bni_attend a, int n_parts)
+{
+    const int n_blocks = a.end;
+    float highest[8][16];
+    int part, p, r;
+    for (part = n_parts - 1, a.steps = BNI_ATTEND_SCORES; part >= 0; part--) {
+        a.first = part * n_blocks / n_parts;
+        a.end = (part + 1) * n_blocks / n_parts;
+        a.highest = highest[part];
+        set->attend(&a);
+    }
+    for (p = 1, a.highest = highest[0]; p < n_parts; p++)
+        for (r = 0; r < a.n_rows; r++)
+            if (highest[p][r] > highest[0][r]) highest[0][r] = highest[p][r];
+    for (part = n_parts - 1, a.steps = BNI_ATTEND_VALUES; part >= 0; part--) {
+        a.first = part * n_blocks / n_parts;
+        a.end = (part + 1) * n_blocks / n_parts;
+        set->attend(&a);
+    }
+    a.steps = BNI_ATTEND_JOIN;
+    a.first = 0;
+    a.end = n_blocks;
+    set->attend(&a);
 }
 
 static void test_attend(int d, int n_rows, int n_pos, int kind)
@@ -611,6 +641,18 @@ static void test_attend(int d, int n_rows, int n_pos, int kind)
         memset(b, 0xee, (size_t)(n_rows * d) * 4);
         sets[s]->attend(&c.a);
         CHECK(same(a, b, n_rows * d), "%s attend d=%d rows=%d positions=%d kind=%d", sets[s]->name, d, n_rows, n_pos, kind);
+    }
+    for (i = 0; i < n_rows; i++)
+        c.pos[i] = n_pos - 1;                  /* steps alone are for rows of one position */
+    for (s = -2; s < n_sets && kind != SPECIAL && c.a.end >= 2; s++) {
+        memset(s < -1 ? a : b, 0xee, (size_t)(n_rows * d) * 4);
+        for (i = 0; i < n_rows; i++)
+            out_rows[i] = (s < -1 ? a : b) + i * d;
+        if (s < -1)
+            bni_kernels_scalar.attend(&c.a);
+        else
+            attend_parts(s < 0 ? &bni_kernels_scalar : sets[s], c.a, c.a.end < 5 ? c.a.end : 5);
+        CHECK(s < -1 || same(a, b, n_rows * d), "%s attend in parts d=%d rows=%d positions=%d kind=%d", s < 0 ? "scalar" : sets[s]->name, d, n_rows, n_pos, kind);
     }
     free_all("attend");
 }
