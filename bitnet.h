@@ -170,8 +170,9 @@ typedef struct bitnet_error {
 /* ------------------------------------------------------------------------------------------------ hooks */
 
 /* Memory. alloc returns memory of at least size bytes at a multiple of align (a power of two, at most 4096),
-   or NULL; it need not be cleared. free gets the same size back. Both NULL: malloc and free. Thread rule:
-   called only from the thread that called the library. */
+   or NULL; it need not be cleared. free gets the same size back. Both NULL: malloc and free, and
+   whole pages of the system for blocks of 4 MiB and more. Thread rule: called only from the thread that called
+   the library. */
 typedef struct bitnet_allocator {
     void *(*alloc)(void *user, size_t size, size_t align);
     void (*free)(void *user, void *memory, size_t size);
@@ -1118,6 +1119,15 @@ BNI_INLINE void bni_huge_pages(const void *p, uint64_t size)
   #endif
 }
 
+/* Anonymous memory from the system itself. <sys/mman.h> hides the flag where a strict standard is asked for. */
+  #if defined(MAP_ANONYMOUS)
+    #define BNI_MAP_ANONYMOUS MAP_ANONYMOUS
+  #elif defined(MAP_ANON)
+    #define BNI_MAP_ANONYMOUS MAP_ANON
+  #elif defined(__linux__) && (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__arm__) || defined(__riscv))
+    #define BNI_MAP_ANONYMOUS 0x20
+  #endif
+
 /* 0, or nonzero where the system refuses (often by a limit, see ulimit -l). Unlocked with the memory itself. */
 BNI_INLINE int bni_lock_memory(const void *p, uint64_t size) { return mlock(p, (size_t)size); }
 BNI_INLINE void bni_unlock_memory(const void *p, uint64_t size) { (void)munlock(p, (size_t)size); }
@@ -1212,15 +1222,42 @@ BNI_INLINE void bni_file_close(bni_file *f) { fclose(f->stream); }
    An object is one block. Its layout is a function that takes pieces from an arena; it runs twice, first only
    measuring, then committing, so that the size known beforehand can't disagree with the use. */
 
-/* malloc's memory, aligned by hand: the true address stands just below. Large blocks lie on huge pages, with which a
-   token takes a tenth less time. */
+#define BNI_HUGE_PAGE ((size_t)2 << 20)
+
+#if defined(BNI_MAP_ANONYMOUS)
+/* Large blocks come from the system and go back to it, and lie on huge pages, with which a token takes a tenth less time.
+   Not from malloc: what it has written between its blocks gives the neighbourhood small pages. */
+BNI_INLINE int bni_block_maps(size_t size) { return size >= 2 * BNI_HUGE_PAGE && size <= SIZE_MAX / 2; }
+
+/* Whole pages of every size in use. */
+BNI_INLINE size_t bni_block_pages(size_t size) { return (size + 65535) & ~(size_t)65535; }
+
+static void *bni_block_map(size_t size)
+{
+    const size_t whole = bni_block_pages(size);
+    uint8_t *raw = (uint8_t *)mmap(NULL, whole + BNI_HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | BNI_MAP_ANONYMOUS, -1, 0);
+    size_t before;
+    if (raw == (uint8_t *)MAP_FAILED)
+        return NULL;
+    before = (BNI_HUGE_PAGE - (size_t)((uintptr_t)raw & (BNI_HUGE_PAGE - 1))) & (BNI_HUGE_PAGE - 1);
+    if (before > 0)
+        munmap(raw, before);
+    if (before < BNI_HUGE_PAGE)
+        munmap(raw + before + whole, BNI_HUGE_PAGE - before);
+    bni_huge_pages(raw + before, whole);
+    return raw + before;
+}
+#endif
+
+/* Other blocks are malloc's, aligned by hand: the true address stands just below. */
 static void *bni_default_alloc(void *user, size_t size, size_t align)
 {
-    const size_t huge = (size_t)2 << 20;
     uint8_t *raw, *p;
     (void)user;
-    if (size >= 2 * huge && align < huge)
-        align = huge;
+#if defined(BNI_MAP_ANONYMOUS)
+    if (bni_block_maps(size))                  /* ours need no more than its alignment */
+        return bni_block_map(size);
+#endif
     if (size > SIZE_MAX - align - sizeof(void *))
         return NULL;
     raw = (uint8_t *)malloc(size + align + sizeof(void *));
@@ -1228,8 +1265,6 @@ static void *bni_default_alloc(void *user, size_t size, size_t align)
         return NULL;
     p = (uint8_t *)(((uintptr_t)raw + sizeof(void *) + align - 1) & ~(uintptr_t)(align - 1));
     memcpy(p - sizeof(void *), &raw, sizeof(void *));
-    if (align >= huge)
-        bni_huge_pages(p, size);
     return p;
 }
 
@@ -1238,6 +1273,12 @@ static void bni_default_free(void *user, void *memory, size_t size)
     void *raw;
     (void)user;
     (void)size;
+#if defined(BNI_MAP_ANONYMOUS)
+    if (bni_block_maps(size)) {
+        munmap(memory, bni_block_pages(size));
+        return;
+    }
+#endif
     memcpy(&raw, (uint8_t *)memory - sizeof(void *), sizeof(void *));
     free(raw);
 }

@@ -160,6 +160,8 @@ typedef struct arena {
     size_t size;
 } arena;
 
+#define ARENA_BEHIND (2 * 4096)      /* kernels prefetch past the end */
+
 /* Buffer of size bytes, or what half of the free memory allows; written once: it then has pages of its own. */
 static void arena_open(arena *a, uint64_t size)
 {
@@ -169,7 +171,7 @@ static void arena_open(arena *a, uint64_t size)
     memset(a, 0, sizeof *a);
     while (available && size > available / 2 && size > least) size /= 2;
     while (!a->data && size >= least) {
-        a->data = (uint8_t *)bni_default_alloc(NULL, (size_t)size + 2 * 4096, 4096);     /* kernels prefetch past the end */
+        a->data = (uint8_t *)bni_default_alloc(NULL, (size_t)size + ARENA_BEHIND, 4096);
         if (!a->data) size /= 2;
     }
     if (!a->data) {
@@ -460,7 +462,7 @@ static void limits_sleep(limits *l) { bni_pool_step_end(l->team.pool); }
 static void limits_close(limits *l)
 {
     team_close(&l->team);
-    if (l->memory.data) bni_default_free(NULL, l->memory.data, 0);
+    if (l->memory.data) bni_default_free(NULL, l->memory.data, l->memory.size + ARENA_BEHIND);
 }
 
 /* One line for each limit that was measured. */
