@@ -58,7 +58,7 @@
                   avx2        256-bit pmaddubsw (with F16C)         R16
                   avxvnni     256-bit vpdpbusd                      R16
                   avx512      512-bit vpdpbusd (Cascade Lake)       R16
-                  avx512vbmi  and byte look-ups (Ice Lake, Zen 4)   T5
+                  avx512vbmi  and VBMI, GFNI (Ice Lake, Zen 4)      T5
                   amx         and tiles for 3 tokens and more       T5    only if bitnet_model_desc.allow_amx; Linux
               mingw's gcc: ssse3 at most. AArch64, weights at 2 bits (R16):
                   neon        smlal
@@ -672,6 +672,13 @@ BITNET_API const char *bitnet_version(void);
   #define BNI_LIKELY(x) __builtin_expect(!!(x), 1)
   #define BNI_UNLIKELY(x) __builtin_expect(!!(x), 0)
   #define BNI_PREFETCH(p) __builtin_prefetch(p)
+  /* The line for this core alone. Without a compiler flag the builtin would not ask for that; where the processor does
+     not know the instruction, it does nothing. */
+  #if defined(__x86_64__)
+    #define BNI_PREFETCH_OWN(p) __asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)(p)))
+  #else
+    #define BNI_PREFETCH_OWN(p) __builtin_prefetch(p, 1)
+  #endif
 #else
   #define BNI_UNUSED
   #define BNI_INLINE static __inline
@@ -681,6 +688,7 @@ BITNET_API const char *bitnet_version(void);
   #define BNI_LIKELY(x) (x)
   #define BNI_UNLIKELY(x) (x)
   #define BNI_PREFETCH(p) ((void)(p))
+  #define BNI_PREFETCH_OWN(p) ((void)(p))
 #endif
 
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
@@ -3937,8 +3945,9 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
     #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
                                  apply_to = function)
   #else
-    #pragma clang attribute push(__attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"))), \
-                                 apply_to = function)
+    #pragma clang attribute push( \
+        __attribute__((target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni"))), \
+        apply_to = function)
   #endif
 #else
   #pragma GCC push_options
@@ -3960,7 +3969,7 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
   #elif BNI_ISA == BNI_ISA_AVX512
     #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
   #else
-    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")
+    #pragma GCC target("f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni")
   #endif
 #endif
 
@@ -5285,12 +5294,17 @@ static void BNI_FN(bni_dot_rows)(float *const *y, int type, const uint8_t *rows,
 #if BNI_ISA == BNI_ISA_AVX512
   #define BNI_LAYOUT BNI_R16
   #define BNI_GROUPS 4
+  #define BNI_PAIR(p, i) _mm512_and_si512(_mm512_srli_epi16(p, 2 * (i)), _mm512_set1_epi8(3))
   #define bni_block_decode(block, table, pairs, fifth) (*(fifth) = *(pairs) = _mm512_loadu_si512(block), (void)(table))
   #define BNI_TABLE(i) _mm512_setzero_si512()
 #else
   #define BNI_LAYOUT BNI_T5
   #define BNI_GROUPS 5
   #define BNI_TABLE(i) _mm512_loadu_si512(bni_t5_tables[i])
+
+/* Bit pair i (a constant) of every byte, by one instruction for a shift and a mask: a product with a matrix of bits,
+   whose row for bit 0 of the result is the top byte, and for bit 1 the next. */
+  #define BNI_PAIR(p, i) _mm512_gf2p8affine_epi64_epi8(p, _mm512_set1_epi64(0x0102000000000000 << 2 * (i)), 0)
 
 /* T5 (>>formats): what the 64 values of a byte's low six bits stand for. [0]: T itself, as the bit pairs of R16. For
    bytes from 192 on, whose low bits are i = 3 (T - 64) + t4: [1] the bit pairs of T = 64 + i / 3, [2] t4 at bits 7:6. */
@@ -5380,7 +5394,6 @@ static void bni_one(int32_t *y, const uint8_t *w, int n_strips, int n_cols, cons
 BNI_VINLINE void bni_few(const int n, int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x)
 {
     const size_t away = (size_t)(n_strips / 2) * (size_t)bni_strip_bytes(BNI_LAYOUT, (uint64_t)n_cols);
-    const __m512i three = _mm512_set1_epi8(3);
     __m512i table[3];
     int s, k, i, t;
     BNI_UNROLL for (i = 0; i < 3; i++)
@@ -5397,18 +5410,13 @@ BNI_VINLINE void bni_few(const int n, int32_t *y, int ldy, const uint8_t *w, int
             __builtin_prefetch(w + 2048, 0, 3);
             __builtin_prefetch(w + away + 2048, 0, 3);
             BNI_UNROLL for (i = 0; i < BNI_GROUPS; i++, v += 4 * n) {
-                __m512i c = _mm512_and_si512(p, three), d = _mm512_and_si512(q, three);
-                if (i == 4) {
-                    c = _mm512_srli_epi16(p4, 6);
-                    d = _mm512_srli_epi16(q4, 6);
-                }
+                const __m512i c = i < 4 ? BNI_PAIR(p, i & 3) : _mm512_srli_epi16(p4, 6);
+                const __m512i d = i < 4 ? BNI_PAIR(q, i & 3) : _mm512_srli_epi16(q4, 6);
                 BNI_UNROLL for (t = 0; t < n; t++) {
                     const __m512i four = BNI_FOUR(v + 4 * t);
                     BNI_DOT4(a[t], c, four);
                     BNI_DOT4(b[t], d, four);
                 }
-                p = _mm512_srli_epi16(p, 2);
-                q = _mm512_srli_epi16(q, 2);
             }
         }
         BNI_UNROLL for (t = 0; t < n; t++) {
@@ -5436,16 +5444,15 @@ static void bni_few_n(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n
 /* A block of the layout (a constant) to the panel, four columns of 16 rows to 64 bytes. */
 BNI_VINLINE void bni_unpack_block(const int layout, uint8_t *panel, const uint8_t *w, const __m512i table[3])
 {
-    const __m512i three = _mm512_set1_epi8(3);
     __m512i p, p4;
     if (layout == BNI_LAYOUT)
         bni_block_decode(w, table, &p, &p4);
     else
         p = _mm512_loadu_si512(w);
-    _mm512_storeu_si512(panel, _mm512_and_si512(p, three));
-    _mm512_storeu_si512(panel + 64, _mm512_and_si512(_mm512_srli_epi16(p, 2), three));
-    _mm512_storeu_si512(panel + 128, _mm512_and_si512(_mm512_srli_epi16(p, 4), three));
-    _mm512_storeu_si512(panel + 192, _mm512_and_si512(_mm512_srli_epi16(p, 6), three));
+    _mm512_storeu_si512(panel, _mm512_and_si512(p, _mm512_set1_epi8(3)));
+    _mm512_storeu_si512(panel + 64, BNI_PAIR(p, 1));
+    _mm512_storeu_si512(panel + 128, BNI_PAIR(p, 2));
+    _mm512_storeu_si512(panel + 192, BNI_PAIR(p, 3));
     if (layout == BNI_T5)
         _mm512_storeu_si512(panel + 256, _mm512_srli_epi16(p4, 6));
 }
@@ -6015,7 +6022,7 @@ BNI_VINLINE void bni_tiles_few(const int layout, int32_t *y, int ldy, const uint
             for (b = i = 0; i < 5; i++) {
                 const int end = i == 4 ? cols : 4 * groups * per_tile * (i + 1);
                 if (i < ready) {
-                    BNI_TILE_LOAD(4, a + 1024 * i, 64);
+                    BNI_TILE_STREAM(4, a + 1024 * i, 64);
                     BNI_TILE_LOAD(6, panel + 1024 * i, 64);
                     BNI_TILE_LOAD(7, panel + BNI_PANEL + 1024 * i, 64);
                     BNI_TILE_DOT(0, 4, 6);
@@ -6556,6 +6563,7 @@ static void bni_plane_sums_avx512(float *const *y, int at, const float *scale, c
 #undef BNI_FOUR
 #undef BNI_LAYOUT
 #undef BNI_GROUPS
+#undef BNI_PAIR
 #undef BNI_TABLE
 #undef bni_block_decode
 
@@ -6872,7 +6880,7 @@ static int bni_cpu_runs(int isa)
         return 0;                    /* AVX-512 F, DQ, BW, VL, VNNI */
     if (isa == BNI_ISA_AVX512)
         return 1;
-    if (!(seven[2] >> 1 & 1))        /* AVX512_VBMI */
+    if (!(seven[2] >> 1 & 1) || !(seven[2] >> 8 & 1))            /* AVX512_VBMI, GFNI */
         return 0;
     /* AMX-TILE, AMX-INT8; the tiles' configuration and data in XCR0, which is not yet the permission to use them */
     return isa == BNI_ISA_AVX512VBMI ||
@@ -10798,7 +10806,7 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_TILE_MIN 3               /* rows of a pass from which tiles pay: with 2, vpdpbusd is as fast */
 #define BNI_BLOCK_ROWS 256           /* most rows that share one unpacking of a strip, */
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
-#define BNI_HEADS_ROWS 16            /* rows of a unit of HEADS: their keys fill whole cache lines */
+#define BNI_HEADS_ROWS 16            /* most rows of a unit of HEADS: their keys fill whole cache lines */
 #define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
 #define BNI_CUT_BLOCKS 4             /* blocks of positions from which a part of an attention unit pays */
 #define BNI_HEAD_ROWS 16             /* wanted rows that share one reading of the output matrix */
@@ -10969,6 +10977,15 @@ BNI_INLINE int bni_block_groups(const bitnet_engine *e, int n_cols)
     return (groups + blocks - 1) / blocks;       /* blocks of one size, not a small one at the end */
 }
 
+/* Rows of a unit of QUANTIZE: one among tiles, where each has cache lines of its own, else a group. */
+BNI_INLINE int bni_quantize_rows(const bitnet_engine *e) { return bni_pass_tiled(e) ? 1 : BNI_ROWS; }
+
+/* Rows of a unit of HEADS: one where each is of another session, as more units are shared more evenly. */
+BNI_INLINE int bni_heads_rows(const bitnet_engine *e)
+{
+    return e->pass.n_sessions == e->pass.n_rows ? 1 : BNI_HEADS_ROWS;
+}
+
 /* A value of the row is not finite; the first to say so is kept. Units of one op may say it together, all the same. */
 BNI_INLINE void bni_row_fail(bni_row *row, int layer)
 {
@@ -11038,7 +11055,7 @@ static void bni_unit_embed(bitnet_engine *e, int u)
     }
 }
 
-/* Group u: norm, then int8 with one scale per row: s = 127 / max(max|x|, 1e-5), q = round(x * s) (BitNet b1.58, Ma et
+/* Unit u: norm, then int8 with one scale per row: s = 127 / max(max|x|, 1e-5), q = round(x * s) (BitNet b1.58, Ma et
    al. 2024, "absmax" per token). A value that isn't finite marks the row as failed and goes on with zeros: the other
    rows of the pass belong to sessions that did nothing wrong. */
 static void bni_unit_quantize(bitnet_engine *e, const bni_op *op, int layer, int u, bni_scratch *scratch)
@@ -11047,11 +11064,12 @@ static void bni_unit_quantize(bitnet_engine *e, const bni_op *op, int layer, int
     const bni_hparams *hp = &e->model->hp;
     const float *w = e->model->layers[layer].norm[op->norm];
     const int n = hp->dim[bni_norm_parts[op->norm].size], padded = bni_pad16(n), tiled = bni_pass_tiled(e);
-    const int n_rows = bni_group_rows(e, u, 1), run = tiled ? 64 : 4, stride = tiled ? BNI_TILE * 64 : 4 * n_rows;
-    int8_t *q8 = bni_group_q8(e, u, padded);
-    int r;
-    for (r = 0; r < n_rows; r++, q8 += run) {
-        int row = u * bni_pass_group(e) + r;
+    const int first = u * bni_quantize_rows(e), group = first / bni_pass_group(e);
+    const int n_rows = tiled ? 1 : bni_group_rows(e, group, 1);
+    const int run = tiled ? 64 : 4, stride = tiled ? BNI_TILE * 64 : 4 * n_rows;
+    int8_t *q8 = bni_group_q8(e, group, padded) + first % bni_pass_group(e) * run;
+    int row;
+    for (row = first; row < first + n_rows; row++, q8 += run) {
         float *in = op->buffer == BNI_BUFFER_X ? bni_row_x(e, row) : bni_row_h(e, row), amax;
         uint32_t bits;
         if (w)
@@ -11246,9 +11264,9 @@ static void bni_fetch_slot(const bitnet_engine *e, int layer, int u, int kv_head
     uint8_t *area = row->blocks[row->pos / 64] + bni_area_offset(&e->model->hp, layer, kv_head);
     int i;
     for (i = 0; i < d; i += 2)
-        BNI_PREFETCH(bni_kv_k(area) + i * BNI_KV_BLOCK + 2 * slot);
+        BNI_PREFETCH_OWN(bni_kv_k(area) + i * BNI_KV_BLOCK + 2 * slot);
     for (i = 0; i < bni_pad16(d); i += 16)
-        BNI_PREFETCH(bni_kv_v(area, d) + (slot >> 1) * 2 * bni_pad16(d) + 2 * i);
+        BNI_PREFETCH_OWN(bni_kv_v(area, d) + (slot >> 1) * 2 * bni_pad16(d) + 2 * i);
 }
 
 /* And what the next row's heads are made of. */
@@ -11266,12 +11284,12 @@ static void bni_fetch_heads(const bitnet_engine *e, int u, int kv_head)
     }
 }
 
-/* Unit u: one key-value head of up to BNI_HEADS_ROWS rows, so that neighbouring positions, whose keys share cache lines,
-   are written by one thread. */
+/* Unit u: one key-value head of up to bni_heads_rows rows: neighbouring positions, whose keys share cache lines, are
+   written by one thread. */
 static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
 {
-    const int n = e->model->hp.n_head_kv, first = u / n * BNI_HEADS_ROWS;
-    const int last = first + BNI_HEADS_ROWS < e->pass.n_rows ? first + BNI_HEADS_ROWS : e->pass.n_rows;
+    const int n = e->model->hp.n_head_kv, first = u / n * bni_heads_rows(e);
+    const int last = first + bni_heads_rows(e) < e->pass.n_rows ? first + bni_heads_rows(e) : e->pass.n_rows;
     int row;
     bni_fetch_slot(e, layer, first, u % n);
     for (row = first; row < last; row++) {
@@ -11477,8 +11495,8 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
     switch (p->kind) {
     case BNI_OP_EMBED: return (uint32_t)pass->n_rows;
     case BNI_OP_HEADS:
-        return (uint32_t)((pass->n_rows + BNI_HEADS_ROWS - 1) / BNI_HEADS_ROWS * e->model->hp.n_head_kv);
-    case BNI_OP_QUANTIZE: return (uint32_t)bni_pass_groups(e);
+        return (uint32_t)((pass->n_rows + bni_heads_rows(e) - 1) / bni_heads_rows(e) * e->model->hp.n_head_kv);
+    case BNI_OP_QUANTIZE: return (uint32_t)((pass->n_rows + bni_quantize_rows(e) - 1) / bni_quantize_rows(e));
     case BNI_OP_LINEAR: {
         int strips = e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_strips;
         return (uint32_t)((strips + 1) / 2) * (uint32_t)bni_pass_groups(e);
@@ -11501,14 +11519,16 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
 {
     const bni_hparams *hp = &e->model->hp;
     int rows = e->pass.n_rows < bni_pass_group(e) ? e->pass.n_rows : bni_pass_group(e);
+    int heads = bni_heads_rows(e), quantized = bni_quantize_rows(e);
     switch (p->kind) {
     case BNI_OP_EMBED: return (uint64_t)hp->n_embd + 32u * (uint64_t)hp->n_rot;
     case BNI_OP_QUANTIZE:
-        return (uint64_t)rows * (uint64_t)hp->dim[bni_norm_parts[bni_layer_ops[p->op].norm].size];
+        return (uint64_t)(rows < quantized ? rows : quantized) *
+               (uint64_t)hp->dim[bni_norm_parts[bni_layer_ops[p->op].norm].size];
     case BNI_OP_LINEAR:
         return 32u * (uint64_t)rows * (uint64_t)e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_cols;
     case BNI_OP_HEADS:
-        return (uint64_t)(e->pass.n_rows < BNI_HEADS_ROWS ? e->pass.n_rows : BNI_HEADS_ROWS) *
+        return (uint64_t)(e->pass.n_rows < heads ? e->pass.n_rows : heads) *
                (uint64_t)((hp->dim[BNI_DIM_Q] + 2 * hp->dim[BNI_DIM_KV]) / hp->n_head_kv);
     case BNI_OP_ATTEND: {
         const bni_tile *tile = &e->tiles[unit / (uint32_t)bni_tile_units(e)];

@@ -36,7 +36,7 @@ for config in "$@"; do
     case $config in
         *ONLY_AMX*) cpu_has amx_int8 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVXVNNI*) cpu_has avx_vnni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
-        *ONLY_AVX512VBMI*) cpu_has avx512vbmi || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
+        *ONLY_AVX512VBMI*) cpu_has avx512vbmi && cpu_has gfni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_SSSE3*) cpu_has ssse3 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVX512*) cpu_has avx512_vnni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVX2*) cpu_has avx2 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
