@@ -3218,17 +3218,18 @@ BNI_UNUSED static void bni_kv_load(const uint8_t *area, int d, int slot, int16_t
     *v_scale = bni_kv_v_scale(p, d)[slot];
 }
 
-/* One call of attention: up to 16 query rows (tokens x the query heads that share a kv head) against the positions
-   0..pos[row] of one kv head. It has three steps, which a call may take alone: then other threads can be at the same
-   rows' other blocks of 64 positions. */
-enum { BNI_ATTEND_ROWS = 16, BNI_ATTEND_SCORES = 1, BNI_ATTEND_VALUES = 2, BNI_ATTEND_JOIN = 4, BNI_ATTEND_ALL = 7 };
+/* One call of attention: query rows (tokens x the query heads that share a kv head), up to 16 or as many as the kernel
+   says, against the positions 0..pos[row] of one kv head. It has three steps, which a call of up to 16 may take alone:
+   then other threads can be at the same rows' other blocks of 64 positions. */
+enum { BNI_ATTEND_ROWS = 16, BNI_ATTEND_MOST = 64 };
+enum { BNI_ATTEND_SCORES = 1, BNI_ATTEND_VALUES = 2, BNI_ATTEND_JOIN = 4, BNI_ATTEND_ALL = 7 };
 typedef struct bni_attend {
     int steps;                       /* BNI_ATTEND_ALL, or one of them */
     int first, end;                  /* blocks that it walks, as far as any row sees them; JOIN: 0 and all */
     const int16_t *q;                /* [n_rows][dp], from quantize_i16 with range 4095 */
     const float *q_scale;            /* [n_rows] */
     const int32_t *pos;              /* [n_rows], the row's own position: it sees 0..pos */
-    int n_rows;                      /* 1..16 */
+    int n_rows;                      /* 1 .. BNI_ATTEND_ROWS, or bni_kernels.attend_rows */
     int head_dim;                    /* d, even */
     float scale;                     /* 1 / sqrt(d) */
     const uint8_t *const *blocks;    /* the KV area of positions 64 b ... 64 b + 63 is blocks[b] + area, */
@@ -3239,11 +3240,17 @@ typedef struct bni_attend {
     float *highest;                  /* [n_rows]: SCORES writes the largest of its blocks, VALUES reads that of all blocks */
     float *sums;                     /* [blocks][n_rows][bni_attend_sums], 64-byte aligned: from VALUES to JOIN; with
                                         BNI_ATTEND_ALL one for all blocks */
-    float *scratch;                  /* BNI_ATTEND_SCRATCH(d) floats, 64-byte aligned */
+    float *scratch;                  /* bni_attend_scratch(d, ...) floats, 64-byte aligned */
 } bni_attend;
 
-/* Weights int16 [16][64], sums int32 [16][max(dp, 64)], in floats. */
-#define BNI_ATTEND_SCRATCH(d) (16 * 32 + 16 * ((((d) + 15) & ~15) + 64))
+/* Floats of scratch for calls of up to n_rows rows. More than BNI_ATTEND_ROWS: bni_tiles_begin cuts it up. */
+BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
+{
+    const uint64_t chunks = (uint64_t)((d + 63) / 64), most = BNI_ATTEND_MOST;
+    const uint64_t tiles = 4 * most + 3 * most * 16 + 768 + 2 * 512 + 4 * 512 + 4 * 512 * chunks;
+    const uint64_t pairs = BNI_ATTEND_ROWS * 32 + BNI_ATTEND_ROWS * (uint64_t)(bni_pad16(d) + 64);
+    return n_rows > BNI_ATTEND_ROWS && tiles > pairs ? tiles : pairs;
+}
 
 /* What one row has gathered: weighted values o [dp], the sum of weights l, zeros. */
 BNI_INLINE int bni_attend_sums(int d) { return bni_pad16(d) + 16; }
@@ -3298,6 +3305,7 @@ typedef struct bni_kernels {
                     const float *w_scale, int n_rows, int n, int then);
     void (*rope)(float *y, const float *x, const float *cos_sin, int n_rot, int neox);
     void (*attend)(const bni_attend *a);
+    int attend_rows;                 /* most rows of a call that takes all steps, up to BNI_ATTEND_MOST */
     void (*dot_rows)(float *const *y, int type, const uint8_t *rows, size_t row_bytes, int n_rows, const float *x,
                      size_t x_stride, int n_tokens, int n);
     void (*plane_rows)(float *const *y, const uint8_t *strips, const float *scale, int n_strips, int n_cols,
@@ -3997,6 +4005,26 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
    inlines them, and the constant becomes a variable. */
 #define BNI_APART __asm__ __volatile__("")
 
+#if BNI_HAVE_AMX && (BNI_ISA == BNI_ISA_AVX512 || BNI_ISA == BNI_ISA_AVX512VBMI)
+/* AMX: tiles of up to 16 rows of 64 bytes. In asm, because the intrinsics don't say that they read memory (gcc 12.2
+   then drops the stores before them), and so that no compiler flag is needed. Tiles keep their contents between the
+   statements: nothing else uses them. MUL: sum += a b, kinds: u or s for the bytes of a, then of b, unsigned or
+   signed. */
+#define BNI_TILE_LOAD(tile, p, stride) \
+    __asm__ __volatile__("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(p), "r"((ptrdiff_t)(stride)) : "memory")
+#define BNI_TILE_STREAM(tile, p, stride) \
+    __asm__ __volatile__("tileloaddt1 (%0,%1,1), %%tmm" #tile : : "r"(p), "r"((ptrdiff_t)(stride)) : "memory")
+#define BNI_TILE_STORE(tile, p, stride) \
+    __asm__ __volatile__("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(p), "r"((ptrdiff_t)(stride)) : "memory")
+#define BNI_TILE_ZERO(tile) __asm__ __volatile__("tilezero %%tmm" #tile : :)
+#define BNI_TILE_MUL(kinds, sum, a, b) \
+    __asm__ __volatile__("tdpb" #kinds "d %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
+#define BNI_TILE_DOT(sum, tokens, codes) BNI_TILE_MUL(su, sum, tokens, codes)
+/* Every 1,500 cycles or so where there are no products, and tile 0 holds nothing: after 2,500 the unit sleeps, and
+   waking it takes 800, after 100 us 8,000 (measured on the Xeon of README's table). */
+#define BNI_TILE_AWAKE BNI_TILE_MUL(uu, 0, 6, 7)
+#endif
+
 #if BNI_ISA >= BNI_ISA_NEON
 /* ------------------------------------------------------------- registers of 16 bytes, NEON and WebAssembly
    Four registers, lanes 0-3 to 12-15. Written with the compiler's own vectors and operators; intrinsics where there is
@@ -4176,8 +4204,8 @@ BNI_VINLINE bni_vf bni_vf_max(bni_vf a, bni_vf b) { return _mm512_max_ps(a, b); 
 BNI_VINLINE bni_vf bni_vf_negate(bni_vf a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
 BNI_VINLINE bni_vf bni_vf_keep(bni_vf a, int n, bni_vf other)
 {
-    unsigned mask = n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u;
-    return _mm512_mask_blend_ps((__mmask16)mask, other, a);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(_mm512_set1_epi32(n), lanes), other, a);
 }
 BNI_VINLINE float bni_vf_sum(bni_vf a)
 {
@@ -4727,9 +4755,14 @@ BNI_VINLINE bni_vf bni_vf_exp(bni_vf x)
     p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP_P4));
     p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP_P5));
     p = bni_vf_add(bni_vf_add(bni_vf_mul(p, bni_vf_mul(r, r)), r), bni_vf_set(1.0f));
+#if BNI_ISA == BNI_ISA_AVX512
+    (void)half;
+    return _mm512_scalef_ps(p, n);             /* one rounding, as the first of two factors makes none */
+#else
     half = bni_vi_shr(bni_vi_add(i, bni_vi_set(256)), 1);
     p = bni_vf_mul(p, bni_vf_power2(bni_vi_sub(half, bni_vi_set(1))));
     return bni_vf_mul(p, bni_vf_power2(bni_vi_sub(bni_vi_add(i, bni_vi_set(255)), half)));
+#endif
 }
 
 /* The first n < 16 of the floats at p, zeros behind them. Through memory: reading a whole vector at the end of a buffer
@@ -5117,7 +5150,7 @@ static void bni_attend_join(const bni_attend *a, int last)
 /* Two walks over the blocks of 64 positions: all scores and the largest of each row, then weights and values. Not the
    one walk of FlashAttention, which rescales its sums whenever the largest score grows: more roundings, and others
    wherever rows are grouped in another way. Cost: the scores wait in memory, one float per position and row.
-   scratch: w int16 [16][64] | ints int32 [16][ld], as BNI_ATTEND_SCRATCH counts. Rows of a tile may end in different
+   scratch: w int16 [16][64] | ints int32 [16][ld], as bni_attend_scratch counts. Rows of a tile may end in different
    blocks: each takes only positions up to its own. */
 static void BNI_FN(bni_attend)(const bni_attend *a)
 {
@@ -5138,6 +5171,417 @@ static void BNI_FN(bni_attend)(const bni_attend *a)
     if (a->steps & BNI_ATTEND_JOIN)
         bni_attend_join(a, last);
 }
+
+#if BNI_ISA == BNI_ISA_AVX512 && BNI_HAVE_AMX
+/* Tiles 0-5 (sums, and what is multiplied from the left) of n_rows rows, 6 and 7 of 16; all 64 bytes wide. */
+static void bni_tiles_configure(int n_rows)
+{
+    struct { uint8_t palette, start, zero[14]; uint16_t width[16]; uint8_t rows[16]; } c;
+    int i;
+    memset(&c, 0, sizeof c);
+    c.palette = 1;
+    for (i = 0; i < 8; i++) {
+        c.width[i] = 64;
+        c.rows[i] = (uint8_t)(i < 6 ? n_rows : 16);
+    }
+    __asm__ __volatile__("ldtilecfg %0" : : "m"(c) : "memory");
+}
+
+/* ---------------------------------------------------------------------------------- attention of a prompt, by tiles
+   An int16 is x = 256 h + l, h a signed byte and l an unsigned one, and tiles multiply bytes of either kind: so
+   x y = 65536 hh' + 256 (hl' + lh') + ll', four products for three sums, is exact, modulo 2^32 like the reference,
+   whatever the integers are. 16 rows times 64 x 16 take 64 cycles; vpdpwssd, 256.
+
+   What stands to the right must be cut into its bytes first, which takes as long as the products of 16 rows: up to
+   BNI_ATTEND_MOST rows share it, and a call with few rows goes another way. */
+
+enum { BNI_TILES_ROWS = 12 };          /* of a call from which tiles pay */
+
+/* 45 KiB at head size 128, see bni_attend_scratch. */
+typedef struct bni_tiles_room {
+    int chunks;                      /* of 64 columns */
+    int least[4], most[4];           /* smallest and largest position of the rows of a group of 16 */
+    uint8_t *q;                      /* [groups of 16 rows][chunks][planes l, h][16][64] */
+    uint8_t *w;                      /* [groups][planes][16][64] */
+    uint8_t *block;                  /* [2][planes][16][64] of keys or values */
+    int32_t *sums;                   /* [3 sums][16][16] */
+    float *scale, *l, *factor, *by;  /* [64], of scores, sum of exponentials; of a block: of values, to weights */
+    float *highest, *sum, *top;      /* [64][16] by lanes: of scores; of a block: of exponentials, of weights */
+} bni_tiles_room;
+
+/* Row first's scores of the block at start; those of the next row follow. A block's stand together, unlike
+   bni_attend's: rows far apart would be as many pages. */
+BNI_VINLINE float *bni_tiles_row(const bni_attend *a, int first, int start)
+{
+    return a->scores + (ptrdiff_t)start * a->n_rows + (ptrdiff_t)first * BNI_KV_BLOCK;
+}
+
+/* Dwords (a0 a1) of int16 and (b0 b1) to bytes a0 b0 a1 b1, low ones at to and high ones 1024 further on. */
+BNI_VINLINE void bni_tiles_split(uint8_t *to, bni_vi a, bni_vi b)
+{
+    const bni_vi even = bni_vi_set(0x00ff00ff);
+    bni_vi_store(to, _mm512_ternarylogic_epi32(even, a, _mm512_slli_epi16(b, 8), 0xca));      /* even ? a : b */
+    bni_vi_store(to + 1024, _mm512_ternarylogic_epi32(even, _mm512_srli_epi16(a, 8), b, 0xca));
+}
+
+/* In all of these, dword r of 16 that are multiplied is number o(r) of those in memory and the 16th after it. o is what
+   packing two vectors of weights to int16 makes of their order: 0 1 8 9 2 3 10 11 4 5 12 13 6 7 14 15. */
+
+/* Keys or values to tiles [n_chunks][planes][16][64]. m: n_pairs rows of dwords, stride int16 apart. Behind the last
+   pair, which is met by zeros, it stands again: nothing is read that was never written. */
+static void bni_tiles_cut(uint8_t *to, const int16_t *m, ptrdiff_t stride, int n_pairs, int n_chunks)
+{
+    int c, i;
+    for (c = 0; c < n_chunks; c++, to += 2048)
+        for (i = 0; i < 16; i++) {
+            const int near = 32 * c + i < n_pairs ? 32 * c + i : n_pairs - 1;
+            const int far = near + 16 < n_pairs ? near + 16 : n_pairs - 1;
+            const int16_t *a = m + near * stride, *b = m + far * stride;
+            bni_tiles_split(to + 64 * (i % 8 / 2 * 4 + i / 8 * 2 + i % 2), bni_vi_load(a), bni_vi_load(b));
+        }
+}
+
+/* Zeros behind the last column. */
+static void bni_tiles_queries(const bni_attend *a, const bni_tiles_room *t)
+{
+    const bni_vi order = _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    const int dp = bni_pad16(a->head_dim);
+    int r, c, half;
+    for (r = 0; r < a->n_rows; r++)
+        for (c = 0; c < t->chunks; c++) {
+            bni_vi q[2];
+            for (half = 0; half < 2; half++) {
+                const int at = 64 * c + 32 * half;
+                const __mmask32 mask = dp - at >= 32 ? 0xffffffffu : dp - at == 16 ? 0xffffu : 0u;
+                const int16_t *from = a->q + (ptrdiff_t)r * dp + (mask ? at : 0);
+                q[half] = _mm512_permutexvar_epi32(order, _mm512_maskz_loadu_epi16(mask, from));
+            }
+            bni_tiles_split(t->q + 2048 * (r / 16 * t->chunks + c) + 64 * (r % 16), q[0], q[1]);
+        }
+}
+
+/* Sums [3][16][16] from a set. */
+BNI_VINLINE void bni_tiles_put(const int odd, int32_t *sums)
+{
+    if (odd) {
+        BNI_TILE_STORE(3, sums, 64);
+        BNI_TILE_STORE(4, sums + 256, 64);
+        BNI_TILE_STORE(5, sums + 512, 64);
+    } else {
+        BNI_TILE_STORE(0, sums, 64);
+        BNI_TILE_STORE(1, sums + 256, 64);
+        BNI_TILE_STORE(2, sums + 512, 64);
+    }
+}
+
+/* 16 products from there. */
+BNI_VINLINE bni_vf bni_tiles_sum(const int32_t *sums)
+{
+    const bni_vi high = _mm512_add_epi32(_mm512_slli_epi32(bni_vi_load(sums), 8), bni_vi_load(sums + 256));
+    return bni_vf_from_int(_mm512_add_epi32(_mm512_slli_epi32(high, 8), bni_vi_load(sums + 512)));
+}
+
+/* What a product of a group's rows becomes: scores at 16 positions, or part of the sums of values at 16 columns. */
+typedef struct bni_tiles_job {
+    int first, n_rows;               /* of the call */
+    int at, column;                  /* the first position; the first column */
+    int whole;                       /* of scores: every row sees all positions, and there are no more columns */
+    float *to;                       /* of row first; the next rows' stand step further on */
+    ptrdiff_t step;
+    const float *k_scale;            /* [16] */
+} bni_tiles_job;
+
+/* Rows [r, end) of the job whose sums lie in t->sums. */
+BNI_VINLINE void bni_tiles_rows(const int values, const bni_attend *a, const bni_tiles_room *t, const bni_tiles_job *j,
+                                int r, int end)
+{
+    float *to = j->to + r * j->step;
+    for (end = end < j->n_rows ? end : j->n_rows; r < end; r++, to += j->step) {
+        const int row = j->first + r;
+        bni_vf s = bni_tiles_sum(t->sums + 16 * r);
+        if (values)
+            s = bni_vf_add(bni_vf_load(to), bni_vf_mul(s, bni_vf_set(t->factor[row])));
+        else if (!j->whole && j->column > 0)
+            s = bni_vf_add(bni_vf_load(to), s);
+        if (!values && (j->whole || j->column + 128 >= a->head_dim)) {
+            s = bni_vf_mul(bni_vf_mul(s, bni_vf_set(t->scale[row])), bni_vf_load(j->k_scale));
+            if (!j->whole)
+                s = bni_vf_keep(s, a->pos[row] - j->at + 1, bni_vf_set(-bni_bits_float(0x7f800000u)));
+            bni_vf_store(t->highest + 16 * row, bni_vf_max(bni_vf_load(t->highest + 16 * row), s));
+        }
+        bni_vf_store(to, s);
+    }
+}
+
+/* left [n][planes][16][64] times t->block alike, in tiles 0-2, or (odd, a constant) 3-5, while the job before (NULL:
+   none), whose sums are in the other ones, becomes floats. By turns, since a product takes 52 cycles until its sum can
+   be used, and a core looks no further ahead than a job's instructions. */
+BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const bni_attend *a, const bni_tiles_room *t,
+                                const uint8_t *left, int n, const bni_tiles_job *before)
+{
+    const uint8_t *right = t->block;
+    const int step = before ? 4 / n : 0;
+    int i = 0;
+    if (before && odd)
+        bni_tiles_put(0, t->sums);
+    else if (before)
+        bni_tiles_put(1, t->sums);
+    if (odd) {
+        BNI_TILE_ZERO(3);
+        BNI_TILE_ZERO(4);
+        BNI_TILE_ZERO(5);
+    } else {
+        BNI_TILE_ZERO(0);
+        BNI_TILE_ZERO(1);
+        BNI_TILE_ZERO(2);
+    }
+#define BNI_TURN(kinds, even_sum, odd_sum) do { \
+        if (odd) \
+            BNI_TILE_MUL(kinds, odd_sum, 6, 7); \
+        else \
+            BNI_TILE_MUL(kinds, even_sum, 6, 7); \
+        if (before) \
+            bni_tiles_rows(values, a, t, before, i, i + step); \
+        i += step; \
+    } while (0)
+    for (; n > 0; n--, left += 2048, right += 2048) {
+        BNI_TILE_LOAD(6, left, 64);
+        BNI_TILE_LOAD(7, right + 1024, 64);
+        BNI_TURN(us, 1, 4);
+        BNI_TILE_LOAD(6, left + 1024, 64);
+        BNI_TURN(ss, 0, 3);
+        BNI_TILE_LOAD(7, right, 64);
+        BNI_TURN(su, 1, 4);
+        BNI_TILE_LOAD(6, left, 64);
+        BNI_TURN(uu, 2, 5);
+    }
+#undef BNI_TURN
+}
+
+/* The end of the turns: the last of k jobs. */
+BNI_VINLINE void bni_tiles_last(const int values, const bni_attend *a, const bni_tiles_room *t,
+                                const bni_tiles_job *jobs, int k)
+{
+    if (k % 2)
+        bni_tiles_put(0, t->sums);
+    else
+        bni_tiles_put(1, t->sums);
+    if (k > 0)
+        bni_tiles_rows(values, a, t, &jobs[(k - 1) % 2], 0, 16);
+}
+
+/* What t->block holds, n tiles of keys from position at or of values from a column on, times each group of rows that
+   sees position at. Result: k, the number of jobs, grown. values: a constant. */
+BNI_VINLINE int bni_tiles_groups(const int values, const bni_attend *a, const bni_tiles_room *t, int at, int column,
+                                 int n, bni_tiles_job jobs[2], int k)
+{
+    const int n_groups = (a->n_rows + 15) / 16, sums = bni_attend_sums(a->head_dim), in_block = at % BNI_KV_BLOCK;
+    uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[at / BNI_KV_BLOCK] + a->area);     /* only read */
+    int g;
+    for (g = 0; g < n_groups; g++) {
+        const uint8_t *left = values ? t->w + 2048 * g : t->q + 2048 * (g * t->chunks + column / 64);
+        bni_tiles_job *j = &jobs[k % 2];
+        if (t->most[g] < at)
+            continue;
+        j->first = 16 * g;
+        j->n_rows = a->n_rows - j->first < 16 ? a->n_rows - j->first : 16;
+        j->at = at;
+        j->column = column;
+        j->whole = at + 15 <= t->least[g] && a->head_dim <= 128;
+        j->to = bni_tiles_row(a, j->first, at - in_block) + in_block;
+        if (values)
+            j->to = a->sums + (ptrdiff_t)j->first * sums + column;
+        j->step = values ? sums : BNI_KV_BLOCK;
+        j->k_scale = bni_kv_k_scale(area, a->head_dim) + in_block;
+        if (k % 2)
+            bni_tiles_turn(values, 1, a, t, left, n, &jobs[0]);
+        else
+            bni_tiles_turn(values, 0, a, t, left, n, k > 0 ? &jobs[1] : NULL);
+        k++;
+    }
+    return k;
+}
+
+/* One step of a fold: sums, or (most) the largest of integers. */
+BNI_VINLINE bni_vf bni_tiles_half(const int most, bni_vf a, bni_vf b)
+{
+    if (most)
+        return _mm512_castsi512_ps(bni_vi_max(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    return bni_vf_add(a, b);
+}
+
+/* 16 rows of lanes folded by halves at once, as bni_vf_sum does one: lane r is the sum of row r. Two, then four rows
+   share a vector. */
+BNI_VINLINE bni_vf bni_tiles_fold(const int most, const float *lanes)
+{
+    bni_vf v[16];
+    int i;
+    BNI_UNROLL for (i = 0; i < 16; i++)
+        v[i] = bni_vf_load(lanes + 16 * i);
+    BNI_UNROLL for (i = 0; i < 4; i++) {
+        bni_vf *u = v + i, b;
+        u[0] = bni_tiles_half(most, _mm512_shuffle_f32x4(u[0], u[4], 0x44), _mm512_shuffle_f32x4(u[0], u[4], 0xee));
+        b = bni_tiles_half(most, _mm512_shuffle_f32x4(u[8], u[12], 0x44), _mm512_shuffle_f32x4(u[8], u[12], 0xee));
+        u[0] = bni_tiles_half(most, _mm512_shuffle_f32x4(u[0], b, 0x88), _mm512_shuffle_f32x4(u[0], b, 0xdd));
+    }
+    BNI_UNROLL for (i = 0; i < 4; i += 2)
+        v[i] = bni_tiles_half(most, _mm512_shuffle_ps(v[i], v[i + 1], 0x44), _mm512_shuffle_ps(v[i], v[i + 1], 0xee));
+    return bni_tiles_half(most, _mm512_shuffle_ps(v[0], v[2], 0x88), _mm512_shuffle_ps(v[0], v[2], 0xdd));
+}
+
+/* The weights of all rows in the block at start (bni_attend_weights), step by step for all of them, so that none waits
+   for another. First, exponentials times scales in place of the scores, and by lanes their sum and the largest magnitude.
+   whole, a constant: the rows, [first, last), see all 64 positions. */
+BNI_VINLINE void bni_tiles_exp(const int whole, const bni_attend *a, const bni_tiles_room *t, int first, int last,
+                               int start)
+{
+    const bni_vf zero = bni_vf_set(0.0f);
+    uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
+    const float *v_scale = bni_kv_v_scale(area, a->head_dim);
+    float *score = bni_tiles_row(a, first, start);
+    int r, v;
+    for (r = first; r < last; r++, score += BNI_KV_BLOCK) {
+        const bni_vf m = bni_vf_set(a->highest[r]);
+        bni_vf sum = zero;
+        bni_vi top = bni_vi_set(0);
+        if (r % 8 == 0)
+            BNI_TILE_AWAKE;
+        BNI_UNROLL for (v = 0; v < 4; v++) {
+            const int n = a->pos[r] - start - 16 * v + 1;
+            bni_vf e = bni_vf_exp(bni_vf_sub(bni_vf_load(score + 16 * v), m)), x;
+            e = whole ? e : bni_vf_keep(e, n, zero);
+            sum = bni_vf_add(sum, e);
+            x = bni_vf_mul(e, bni_vf_load(v_scale + 16 * v));
+            x = whole ? x : bni_vf_keep(x, n, zero);
+            top = bni_vi_max(top, bni_vf_magnitude(x));
+            bni_vf_store(score + 16 * v, x);
+        }
+        bni_vf_store(t->sum + 16 * r, sum);
+        bni_vi_store(t->top + 16 * r, top);
+    }
+}
+
+/* Then, for a group, the factors, the numbers by which weights become integers, and l grows. Where the factor is 0 or
+   NaN (bni_ref_block_weights) it does not matter what the weights are. */
+static void bni_tiles_factors(const bni_tiles_room *t, int first)
+{
+    const bni_vf top = bni_tiles_fold(1, t->top + 16 * first), range = bni_vf_set(4095.0f);
+    const bni_vi bits = _mm512_castps_si512(top);
+    const __mmask16 large = _mm512_cmpge_epi32_mask(bits, bni_vi_set(0x7f800000));
+    const __mmask16 usual = _mm512_cmpge_epi32_mask(bits, bni_vi_set((int32_t)BNI_TINY_BITS));
+    bni_vf_store(t->l + first, bni_vf_add(bni_vf_load(t->l + first), bni_tiles_fold(0, t->sum + 16 * first)));
+    bni_vf_store(t->by + first, _mm512_maskz_mov_ps(usual, bni_vf_div(range, top)));
+    bni_vf_store(t->factor + first, _mm512_mask_mov_ps(_mm512_maskz_mov_ps(usual, bni_vf_div(top, range)), large,
+                                                       bni_vf_set(bni_bits_float(0x7fc00000u))));
+}
+
+static void bni_tiles_weights(const bni_attend *a, const bni_tiles_room *t, int start)
+{
+    const float *x = bni_tiles_row(a, 0, start);
+    int first, r, v;
+    for (first = 0; first < a->n_rows; first += 16) {
+        const int last = first + 16 < a->n_rows ? first + 16 : a->n_rows;
+        if (t->least[first / 16] >= start + BNI_KV_BLOCK - 1)
+            bni_tiles_exp(1, a, t, first, last, start);
+        else
+            bni_tiles_exp(0, a, t, first, last, start);
+    }
+    for (first = 0; first < a->n_rows; first += 16)
+        bni_tiles_factors(t, first);
+    for (r = 0; r < a->n_rows; r++, x += BNI_KV_BLOCK) {
+        const bni_vf by = bni_vf_set(t->by[r]);
+        bni_vi w[4];
+        if (r % 16 == 0)
+            BNI_TILE_AWAKE;
+        BNI_UNROLL for (v = 0; v < 4; v++)
+            w[v] = bni_vf_round(bni_vf_mul(bni_vf_load(x + 16 * v), by));
+        bni_tiles_split(t->w + 2048 * (r / 16) + 64 * (r % 16), _mm512_packs_epi32(w[0], w[1]),
+                        _mm512_packs_epi32(w[2], w[3]));
+    }
+}
+
+/* The block at start, in one of the two walks. */
+static void bni_tiles_block(const bni_attend *a, const bni_tiles_room *t, int start, int count, int values)
+{
+    const int d = a->head_dim, dp = bni_pad16(d);
+    uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
+    bni_tiles_job jobs[2];
+    int at, column, k = 0;
+    if (values)
+        bni_tiles_weights(a, t, start);
+    for (column = 0; column < dp && values; column += 16) {
+        bni_tiles_cut(t->block, bni_kv_v(area, d) + 2 * column, 2 * dp, (count + 1) / 2, 1);
+        k = bni_tiles_groups(1, a, t, start, column, 1, jobs, k);
+    }
+    for (column = 0; column < d && !values; column += 128) {
+        const int n = d - column < 128 ? d - column : 128, chunks = (n + 63) / 64;
+        for (at = 0; at < count; at += 16) {
+            bni_tiles_cut(t->block, bni_kv_k(area) + column * BNI_KV_BLOCK + 2 * at, 2 * BNI_KV_BLOCK, n / 2, chunks);
+            k = bni_tiles_groups(0, a, t, start + at, column, chunks, jobs, k);
+        }
+    }
+    if (values)
+        bni_tiles_last(1, a, t, jobs, k);
+    else
+        bni_tiles_last(0, a, t, jobs, k);
+}
+
+/* Cuts the scratch up and fills in what does not change. Lanes of rows that fill up the last group need only be
+   numbers. */
+static void bni_tiles_begin(const bni_attend *a, bni_tiles_room *t)
+{
+    const int n_groups = (a->n_rows + 15) / 16;
+    int r, i;
+    t->chunks = (a->head_dim + 63) / 64;
+    t->scale = a->scratch;
+    t->l = t->scale + 64;
+    t->factor = t->l + 64;
+    t->by = t->factor + 64;
+    t->highest = t->by + 64;
+    t->sum = t->highest + 64 * 16;
+    t->top = t->sum + 64 * 16;
+    t->sums = (int32_t *)(void *)(t->top + 64 * 16);
+    t->block = (uint8_t *)(t->sums + 768);
+    t->w = t->block + 2 * 2048;
+    t->q = t->w + 4 * 2048;
+    memset(t->sum, 0, 2 * 64 * 16 * sizeof *t->sum);
+    memset(t->l, 0, 64 * sizeof *t->l);
+    for (i = 0; i < n_groups; i++)
+        t->least[i] = t->most[i] = a->pos[16 * i];
+    for (r = 0; r < a->n_rows; r++) {
+        t->least[r / 16] = a->pos[r] < t->least[r / 16] ? a->pos[r] : t->least[r / 16];
+        t->most[r / 16] = a->pos[r] > t->most[r / 16] ? a->pos[r] : t->most[r / 16];
+        t->scale[r] = a->q_scale[r] * a->scale;
+        bni_vf_store(t->highest + 16 * r, bni_vf_set(-bni_bits_float(0x7f800000u)));
+    }
+    bni_tiles_queries(a, t);
+}
+
+/* The same two walks as bni_attend. tilerelease: jobs run on the host's threads. */
+static void bni_tiles_attend(const bni_attend *a)
+{
+    const int last = bni_attend_last(a);
+    bni_tiles_room t;
+    int start, r;
+    if (a->n_rows < BNI_TILES_ROWS || a->steps != BNI_ATTEND_ALL) {
+        bni_attend_avx512(a);
+        return;
+    }
+    bni_tiles_begin(a, &t);
+    bni_tiles_configure(BNI_TILE);
+    memset(a->sums, 0, (size_t)(a->n_rows * bni_attend_sums(a->head_dim)) * sizeof *a->sums);
+    for (start = 0; start <= last; start += BNI_KV_BLOCK)
+        bni_tiles_block(a, &t, start, last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK, 0);
+    for (r = 0; r < a->n_rows; r++)
+        a->highest[r] = bni_vf_highest(bni_vf_load(t.highest + 16 * r));
+    for (start = 0; start <= last; start += BNI_KV_BLOCK)
+        bni_tiles_block(a, &t, start, last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK, 1);
+    __asm__ __volatile__("tilerelease" : :);
+    for (r = 0; r < a->n_rows; r++)
+        a->sums[(ptrdiff_t)r * bni_attend_sums(a->head_dim) + bni_pad16(a->head_dim)] = t.l[r];
+    bni_attend_join(a, last);
+}
+#endif /* BNI_HAVE_AMX */
 
 /* --------------------------------------------------------------------------------- rows of floats (the head) */
 
@@ -5897,33 +6341,7 @@ static void BNI_FN(bni_matmul_t5)(int32_t *y, int ldy, const uint8_t *w, int n_s
    Eight tiles of up to 16 rows of 64 bytes. tdpbsud multiplies a tile of 16 tokens x 64 columns (signed) with one of 16
    groups of four columns x 16 rows of weights x 4 (unsigned: a piece of the panel) into 16 tokens x 16 rows of int32:
    32768 operations in 16 cycles, 8 times vpdpbusd. Two tiles of tokens times two strips are four tiles of sums, with
-   four tile loads for four products.
-
-   In asm, because the intrinsics don't say that they read memory (gcc 12.2 then drops the stores before them), and so
-   that no compiler flag is needed. Tiles keep their contents between the statements: nothing else uses them. */
-#define BNI_TILE_LOAD(tile, p, stride) \
-    __asm__ __volatile__("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(p), "r"((ptrdiff_t)(stride)) : "memory")
-#define BNI_TILE_STREAM(tile, p, stride) \
-    __asm__ __volatile__("tileloaddt1 (%0,%1,1), %%tmm" #tile : : "r"(p), "r"((ptrdiff_t)(stride)) : "memory")
-#define BNI_TILE_STORE(tile, p, stride) \
-    __asm__ __volatile__("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(p), "r"((ptrdiff_t)(stride)) : "memory")
-#define BNI_TILE_ZERO(tile) __asm__ __volatile__("tilezero %%tmm" #tile : :)
-#define BNI_TILE_DOT(sum, tokens, codes) \
-    __asm__ __volatile__("tdpbsud %%tmm" #codes ", %%tmm" #tokens ", %%tmm" #sum : :)
-
-/* Tiles 0-5 (sums, tokens) of n_rows rows, 6 and 7 (weights) of 16; all 64 bytes wide. */
-BNI_VINLINE void bni_tiles_configure(int n_rows)
-{
-    struct { uint8_t palette, start, zero[14]; uint16_t width[16]; uint8_t rows[16]; } c;
-    int i;
-    memset(&c, 0, sizeof c);
-    c.palette = 1;
-    for (i = 0; i < 8; i++) {
-        c.width[i] = 64;
-        c.rows[i] = (uint8_t)(i < 6 ? n_rows : 16);
-    }
-    __asm__ __volatile__("ldtilecfg %0" : : "m"(c) : "memory");
-}
+   four tile loads for four products. */
 
 /* 32 (two, a constant) or 16 tokens times both strips of the panel, n tiles deep. Sums start at zero or come from y, and
    return there unless the next panel goes on with them. a: the tokens' tiles of these columns, 16 more tokens a_next
@@ -6134,11 +6552,6 @@ static void bni_tiles_plane(float *const *y, const uint8_t *strips, const float 
     __asm__ __volatile__("tilerelease" : :);
 }
 
-#undef BNI_TILE_LOAD
-#undef BNI_TILE_STREAM
-#undef BNI_TILE_STORE
-#undef BNI_TILE_ZERO
-#undef BNI_TILE_DOT
 #endif /* BNI_HAVE_AMX */
 #endif /* AVX512VBMI */
 
@@ -6570,27 +6983,28 @@ static void bni_plane_sums_avx512(float *const *y, int at, const float *scale, c
 #define BNI_STRING_(x) #x
 #define BNI_STRING(x) BNI_STRING_(x)
 /* A set of this pass, in the order of the struct's members; the functions that base brings are not compiled again. */
-#define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5, plane_rows) \
+#define BNI_SET(name, base, layout, r16, t5, tiles_r16, tiles_t5, attend, rows, plane_rows) \
     {BNI_STRING(name), layout, BNI_PASTE(bni_rms_norm, base), BNI_PASTE(bni_max_abs, base), BNI_PASTE(bni_quantize_i8, base), BNI_PASTE(bni_quantize_i16, base), \
      {r16, t5, BNI_PASTE(bni_matmul_tl1, base), BNI_PASTE(bni_matmul_tl2, base)}, \
-     {tiles_r16, tiles_t5, NULL, NULL}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), BNI_PASTE(bni_attend, base), \
+     {tiles_r16, tiles_t5, NULL, NULL}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), attend, rows, \
      BNI_PASTE(bni_dot_rows, base), plane_rows, BNI_PASTE(bni_plane_row, base), BNI_PASTE(bni_plane_seek, base), \
      BNI_PASTE(bni_gather, base)}
 #if BNI_WHOLE
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
     BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL,
-            BNI_FN(bni_plane_rows));
+            BNI_FN(bni_attend), BNI_ATTEND_ROWS, BNI_FN(bni_plane_rows));
 #elif BNI_ISA >= BNI_ISA_NEON
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
-    BNI_SET(BNI_SUFFIX, neon, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL, bni_plane_rows_neon);
+    BNI_SET(BNI_SUFFIX, neon, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL, bni_attend_neon,
+            BNI_ATTEND_ROWS, bni_plane_rows_neon);
 #else
 BNI_UNUSED static const bni_kernels bni_kernels_avx512vbmi =
     BNI_SET(avx512vbmi, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, NULL, NULL,
-            bni_plane_rows_avx512);
+            bni_attend_avx512, BNI_ATTEND_ROWS, bni_plane_rows_avx512);
   #if BNI_HAVE_AMX
 BNI_UNUSED static const bni_kernels bni_kernels_amx =
     BNI_SET(amx, avx512, BNI_T5, bni_matmul_r16_avx512, bni_matmul_t5_avx512vbmi, bni_tiles_r16, bni_tiles_t5,
-            bni_tiles_plane);
+            bni_tiles_attend, BNI_ATTEND_MOST, bni_tiles_plane);
   #endif
 #endif
 #undef BNI_SET
@@ -6610,6 +7024,13 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 #undef BNI_TILE_ROWS
 #undef BNI_TILE_VECTORS
 #undef BNI_TILE_DOT_ROWS
+#undef BNI_TILE_LOAD
+#undef BNI_TILE_STREAM
+#undef BNI_TILE_STORE
+#undef BNI_TILE_ZERO
+#undef BNI_TILE_MUL
+#undef BNI_TILE_DOT
+#undef BNI_TILE_AWAKE
 
 #if !defined(__clang__)
   #pragma GCC pop_options
@@ -6841,7 +7262,8 @@ BNI_UNUSED static const bni_kernels bni_kernels_amx =
 
 BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
-    {bni_ref_matmul_r16, bni_ref_matmul_t5, bni_ref_matmul_tl1, bni_ref_matmul_tl2}, {NULL, NULL, NULL, NULL}, bni_ref_rescale, bni_ref_rope, bni_ref_attend, bni_ref_dot_rows,
+    {bni_ref_matmul_r16, bni_ref_matmul_t5, bni_ref_matmul_tl1, bni_ref_matmul_tl2}, {NULL, NULL, NULL, NULL},
+    bni_ref_rescale, bni_ref_rope, bni_ref_attend, BNI_ATTEND_ROWS, bni_ref_dot_rows,
     bni_ref_plane_rows, bni_ref_plane_row, bni_ref_plane_seek, bni_ref_gather
 };
 
@@ -10807,7 +11229,6 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_BLOCK_ROWS 256           /* most rows that share one unpacking of a strip, */
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
 #define BNI_HEADS_ROWS 16            /* most rows of a unit of HEADS: their keys fill whole cache lines */
-#define BNI_ATTEND_ROWS 16           /* query rows (tokens x heads) of one attention unit */
 #define BNI_CUT_BLOCKS 4             /* blocks of positions from which a part of an attention unit pays */
 #define BNI_HEAD_ROWS 16             /* wanted rows that share one reading of the output matrix */
 #define BNI_HEAD_BLOCK 128           /* rows of the output matrix in one unit: 640 KiB of F16 at width 2560 */
@@ -10882,15 +11303,15 @@ typedef struct bni_cut {
 /* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
 typedef struct bni_scratch {
     float *norm;                     /* [widest]; for HEADS a turned head */
-    float *scores;                   /* [16][ld_scores] */
-    float *attend;                   /* BNI_ATTEND_SCRATCH */
-    float *gathered;                 /* [16][bni_attend_sums] */
+    float *scores;                   /* [attend_rows][ld_scores] */
+    float *attend;                   /* bni_attend_scratch */
+    float *gathered;                 /* [attend_rows][bni_attend_sums] */
     int32_t *sums;                   /* [16][BNI_MAX_CHUNK * 32] or [BNI_BLOCK_ROWS][32] */
     uint8_t *panel;                  /* [2 * BNI_PANEL] */
     uint8_t *strips;                 /* [2] strips of the widest linear, for matrices in place; else NULL */
     int32_t *parts;                  /* [BNI_ROWS][17][groups of the widest linear], for grouped ones; else NULL */
     int16_t *k, *v;                  /* [dp] */
-    int16_t *q;                      /* [16][dp] */
+    int16_t *q;                      /* [attend_rows][dp] */
 } bni_scratch;
 
 /* The place in the list of ops. kind: BNI_OP_...; layer, op: in bni_layer_ops, while kind is one of a layer's; group:
@@ -11304,12 +11725,12 @@ static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scra
 /* A call of the attention kernel and what it points to. */
 typedef struct bni_attend_call {
     bni_attend a;
-    float scales[BNI_ATTEND_ROWS], highest[BNI_ATTEND_ROWS], *out[BNI_ATTEND_ROWS];
-    int32_t pos[BNI_ATTEND_ROWS];
+    float scales[BNI_ATTEND_MOST], highest[BNI_ATTEND_MOST], *out[BNI_ATTEND_MOST];
+    int32_t pos[BNI_ATTEND_MOST];
 } bni_attend_call;
 
 /* Unit u: one tile of rows, one key-value head, some of the query heads that share it. They read the same keys and
-   values, so up to BNI_ATTEND_ROWS of them go to the kernel as one matrix. The output overwrites q in h: nobody needs
+   values, so as many as the kernel takes go to it as one matrix. The output overwrites q in h: nobody needs
    those floats any more, q lives on as integers in q16. */
 static void bni_attend_prepare(const bitnet_engine *e, bni_attend_call *call, int layer, int u, const bni_scratch *scratch)
 {
@@ -11723,23 +12144,32 @@ static int bni_pass_cut(bitnet_engine *e)
     return 1;
 }
 
-/* Cuts the rows into tiles of one session each, and chooses how many heads a unit takes: few enough that every job
-   gets some, at most BNI_ATTEND_ROWS rows. */
+/* Cuts the pass into tiles: rows of one session, up to so many. */
+static void bni_pass_tile(bni_pass *pass, const bni_row *rows, bni_tile *tiles, int most)
+{
+    int row, n;
+    pass->n_tiles = 0;
+    for (row = 0; row < pass->n_rows; row += n) {
+        for (n = 1; n < most && row + n < pass->n_rows && rows[row + n].session == rows[row].session; n++)
+            continue;
+        tiles[pass->n_tiles].first = row;
+        tiles[pass->n_tiles].n = n;
+        pass->n_tiles++;
+    }
+}
+
+/* Chooses how many rows and heads a unit of attention takes: as many as the kernel does, but few enough that every job
+   gets some. */
 static void bni_pass_tiles(bitnet_engine *e)
 {
     const bni_hparams *hp = &e->model->hp;
     bni_pass *pass = &e->pass;
-    int shared = hp->n_head / hp->n_head_kv, per_tile, row, n;
+    const int shared = hp->n_head / hp->n_head_kv;
+    int most = e->kernels->attend_rows;
     pass->heads_per_unit = shared < BNI_ATTEND_ROWS ? shared : BNI_ATTEND_ROWS;
-    per_tile = BNI_ATTEND_ROWS / pass->heads_per_unit;
-    pass->n_tiles = 0;
-    for (row = 0; row < pass->n_rows; row += n) {
-        for (n = 1; n < per_tile && row + n < pass->n_rows && e->rows[row + n].session == e->rows[row].session; n++)
-            continue;
-        e->tiles[pass->n_tiles].first = row;
-        e->tiles[pass->n_tiles].n = n;
-        pass->n_tiles++;
-    }
+    do
+        bni_pass_tile(pass, e->rows, e->tiles, most / pass->heads_per_unit);
+    while (pass->n_tiles * bni_tile_units(e) < 4 * e->n_jobs && (most /= 2) >= BNI_ATTEND_ROWS);
     if (bni_pass_cut(e))
         return;
     /* Two units per job even out what differs between positions. Reading keys more often is the price. */
@@ -12519,7 +12949,7 @@ static void bni_cuts_layout(bitnet_engine *e, bni_arena *a)
     const uint64_t n_blocks = (uint64_t)bni_score_stride(e->n_ctx) / 64;
     uint64_t rows = (uint64_t)(hp->n_head / hp->n_head_kv);
     int i;
-    rows = rows < BNI_ATTEND_ROWS ? rows : BNI_ATTEND_ROWS;
+    rows = rows < (uint64_t)BNI_ATTEND_ROWS ? rows : (uint64_t)BNI_ATTEND_ROWS;
     e->n_cuts = n_blocks < 2 * BNI_CUT_BLOCKS ? 0 : e->n_jobs - 1 < hp->n_head_kv ? e->n_jobs - 1 : hp->n_head_kv;
     e->cuts = (bni_cut *)bni_arena_take(a, (uint64_t)e->n_cuts, sizeof(bni_cut), 8);
     for (i = 0; i < e->n_cuts; i++) {
@@ -12545,6 +12975,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     int dp = bni_pad16(hp->head_dim), q = bni_pad16(hp->dim[BNI_DIM_Q]), kv = bni_pad16(hp->dim[BNI_DIM_KV]);
     int ff = bni_pad16(hp->n_ff), embd = bni_pad16(hp->n_embd), widest, i;
     const uint64_t head_rows = e->n_batch < BNI_HEAD_ROWS ? (uint64_t)e->n_batch : BNI_HEAD_ROWS;
+    const uint64_t attend = (uint64_t)e->kernels->attend_rows;
     uint64_t n = (uint64_t)e->n_batch;
     bni_scratch *scratch;
     /* q8 and the norm's scratch hold any op's input: n_embd, the heads' output, or the feed-forward's middle. */
@@ -12585,17 +13016,17 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     for (i = 0; i < e->n_jobs; i++) {
         bni_scratch s;
         s.norm = (float *)bni_arena_take_raw(a, (uint64_t)widest, 4, BNI_BLOCK_ALIGN);
-        s.scores = (float *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)bni_score_stride(e->n_ctx), 4,
-                                               BNI_BLOCK_ALIGN);
-        s.attend = (float *)bni_arena_take_raw(a, (uint64_t)BNI_ATTEND_SCRATCH(hp->head_dim), 4, BNI_BLOCK_ALIGN);
-        s.gathered = (float *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)bni_attend_sums(hp->head_dim), 4, BNI_BLOCK_ALIGN);
+        s.scores = (float *)bni_arena_take_raw(a, attend * (uint64_t)bni_score_stride(e->n_ctx), 4, BNI_BLOCK_ALIGN);
+        s.attend = (float *)bni_arena_take_raw(a, bni_attend_scratch(hp->head_dim, (int)attend), 4, BNI_BLOCK_ALIGN);
+        s.gathered = (float *)bni_arena_take_raw(a, attend * (uint64_t)bni_attend_sums(hp->head_dim), 4,
+                                                 BNI_BLOCK_ALIGN);
         s.sums = (int32_t *)bni_arena_take_raw(a, BNI_MAX_GROUP * BNI_MAX_CHUNK * 32, 4, BNI_BLOCK_ALIGN);
         s.panel = (uint8_t *)bni_arena_take_raw(a, 2 * BNI_PANEL, 1, BNI_BLOCK_ALIGN);
         s.strips = e->model->layout == BNI_I2S ? (uint8_t *)bni_arena_take_raw(a, 8 * (uint64_t)widest, 1, BNI_BLOCK_ALIGN) : NULL;
         s.parts = e->model->grouped ? (int32_t *)bni_arena_take_raw(a, BNI_ROWS * 17 * (uint64_t)(widest / e->model->group), 4, BNI_BLOCK_ALIGN) : NULL;
         s.k = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
         s.v = (int16_t *)bni_arena_take_raw(a, (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
-        s.q = (int16_t *)bni_arena_take_raw(a, BNI_ATTEND_ROWS * (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
+        s.q = (int16_t *)bni_arena_take_raw(a, attend * (uint64_t)dp, 2, BNI_BLOCK_ALIGN);
         if (scratch)
             scratch[i] = s;
     }
@@ -13986,7 +14417,8 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
    0.1.0  First version: GGUF reader; families bitnet-b1.58, bitnet-25, bitnet and llama with matrices of I2_S, TL1, TL2,
           TQ1_0, TQ2_0, Q2_0, PQ2_0, IQ1_BN, IQ2_BN and IQ2_BN_R4; BPE and SPM tokenizers; chat templates; integer
           attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI and VBMI, and AMX, on the layouts R16 and T5,
-          NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; look-up tables on TL1 and TL2; matrices used in place; an output matrix in two passes;
+          NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; look-up tables on TL1 and TL2; attention of a prompt by
+          AMX; matrices used in place; an output matrix in two passes;
           sessions that advance together, in time slices; sampling, stop strings, log probabilities; saved states. */
 
 #if defined(__clang__)
