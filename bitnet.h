@@ -11228,6 +11228,8 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 #define BNI_TILE_MIN 3               /* rows of a pass from which tiles pay: with 2, vpdpbusd is as fast */
 #define BNI_BLOCK_ROWS 256           /* most rows that share one unpacking of a strip, */
 #define BNI_BLOCK_BYTES (1u << 20)   /* and most bytes of their activations: they should stay in a second-level cache */
+#define BNI_BLOCK_PAIRS 16           /* most pairs of strips whose sums a job keeps for such rows, */
+#define BNI_LEAST_PAIRS 2            /* fewer towards the end of a slice, down to this many */
 #define BNI_HEADS_ROWS 16            /* most rows of a unit of HEADS: their keys fill whole cache lines */
 #define BNI_CUT_BLOCKS 4             /* blocks of positions from which a part of an attention unit pays */
 #define BNI_HEAD_ROWS 16             /* wanted rows that share one reading of the output matrix */
@@ -11306,7 +11308,7 @@ typedef struct bni_scratch {
     float *scores;                   /* [attend_rows][ld_scores] */
     float *attend;                   /* bni_attend_scratch */
     float *gathered;                 /* [attend_rows][bni_attend_sums] */
-    int32_t *sums;                   /* [16][BNI_MAX_CHUNK * 32] or [BNI_BLOCK_ROWS][32] */
+    int32_t *sums;                   /* bni_sums_size; rows are bni_sums_stride apart */
     uint8_t *panel;                  /* [2 * BNI_PANEL] */
     uint8_t *strips;                 /* [2] strips of the widest linear, for matrices in place; else NULL */
     int32_t *parts;                  /* [BNI_ROWS][17][groups of the widest linear], for grouped ones; else NULL */
@@ -11405,6 +11407,21 @@ BNI_INLINE int bni_quantize_rows(const bitnet_engine *e) { return bni_pass_tiled
 BNI_INLINE int bni_heads_rows(const bitnet_engine *e)
 {
     return e->pass.n_sessions == e->pass.n_rows ? 1 : BNI_HEADS_ROWS;
+}
+
+/* Sums of n rows of a matrix, n a multiple of 16, stand this far apart from one token to the next: an odd number of
+   cache lines. A power of two would have all tokens of a tile in a few sets of the first cache, which costs a prompt a
+   tenth. */
+BNI_INLINE int bni_sums_stride(int n) { return n | 16; }
+
+/* The most that an engine of n_batch rows keeps of them: one group's for BNI_MAX_CHUNK * BNI_MAX_GROUP pairs of strips
+   over its rows, or a block's; whole tiles, as products write those. */
+static uint64_t bni_sums_size(int n_batch)
+{
+    const int one = BNI_MAX_CHUNK * BNI_MAX_GROUP * 32 + BNI_MAX_GROUP * 16;
+    const int rows = n_batch < BNI_BLOCK_ROWS ? (n_batch + BNI_TILE - 1) / BNI_TILE * BNI_TILE : BNI_BLOCK_ROWS;
+    const int block = rows * bni_sums_stride(BNI_BLOCK_PAIRS * 32);
+    return (uint64_t)(block > one ? block : one);
 }
 
 /* A value of the row is not finite; the first to say so is kept. Units of one op may say it together, all the same. */
@@ -11527,12 +11544,12 @@ static void bni_linear_gather(const bni_kernels *k, const bni_linear *l, int s, 
               l->n_cols);
 }
 
-/* y [n_rows][n], n = 16 (last - first): the sums of strips [first, last) with q8. In place two strips at a time, which
-   stay in the second cache from one step to the next. */
+/* scratch->sums [n_rows][16 (last - first)]: the sums of strips [first, last) with q8. In place two strips at a time,
+   which stay in the second cache from one step to the next. */
 static void bni_linear_sums(const bitnet_engine *e, const bni_linear *l, int first, int last, const int8_t *q8, int n_rows,
                             const bni_scratch *scratch)
 {
-    const int layout = bni_strip_layout(e->model), n = (last - first) * 16;
+    const int layout = bni_strip_layout(e->model), n = bni_sums_stride((last - first) * 16);
     const size_t strip = (size_t)bni_strip_bytes(layout, (uint64_t)l->n_cols);
     bni_matmul_fn *matmul = (bni_pass_tiled(e) ? e->kernels->matmul_tiles : e->kernels->matmul)[layout];
     int s, count;
@@ -11604,13 +11621,15 @@ static void bni_linear_strips(bitnet_engine *e, const bni_op *op, const bni_line
     }
     bni_linear_sums(e, l, first, last, bni_group_q8(e, group, l->n_cols), n_rows, scratch);
     e->kernels->rescale((add ? bni_row_x(e, row) : bni_row_h(e, row)) + at,
-                        (size_t)(add ? e->x_stride : e->h_stride), scratch->sums, n, e->q8_sum + row, e->q8_scale + row,
-                        l->row_scale + 16 * (size_t)first, n_rows, n, then);
+                        (size_t)(add ? e->x_stride : e->h_stride), scratch->sums, bni_sums_stride(n), e->q8_sum + row,
+                        e->q8_scale + row, l->row_scale + 16 * (size_t)first, n_rows, n, then);
 }
 
 /* Units [u, last): block by block of groups, in a block pair by pair of strips, and a unit is one group times one pair.
-   So a strip is unpacked once for the groups of a block, whose activations stay in the cache for all strips. With one
-   group, neighbouring pairs go to the kernel as one long run, as bni_slice_cut allows: scratch has room. */
+   So a strip is unpacked once for the groups of a block, whose activations stay in the cache for all strips. Several
+   pairs go to the kernel as one long run, with one group as many as bni_slice_cut allows: scratch has room. With a
+   block it is up to BNI_BLOCK_PAIRS: their sums stay in the second cache, and a row of the result, which as a rule does
+   not, gets a KiB or two at a time instead of a line. */
 static void bni_units_linear(bitnet_engine *e, const bni_op *op, int layer, uint32_t u, uint32_t last,
                              bni_scratch *scratch)
 {
@@ -11628,9 +11647,17 @@ static void bni_units_linear(bitnet_engine *e, const bni_op *op, int layer, uint
         const uint32_t in_block = groups - first < per_block ? groups - first : per_block;
         const uint32_t at = u - block * pairs * per_block, group = at % in_block;
         const int strip = (int)(at / in_block) * 2;
+        uint32_t n_pairs = 1;
+        int end;
         n = in_block - group < last - u ? in_block - group : last - u;
-        bni_linear_strips(e, op, l, strip, strip + 2 < l->n_strips ? strip + 2 : l->n_strips, (int)(first + group),
-                          (int)n, scratch);
+        if (n == in_block) {
+            n_pairs = (last - u) / in_block < BNI_BLOCK_PAIRS ? (last - u) / in_block : BNI_BLOCK_PAIRS;
+            n_pairs = n_pairs < pairs - at / in_block ? n_pairs : pairs - at / in_block;
+        }
+        end = strip + 2 * (int)n_pairs;
+        end = end < l->n_strips ? end : l->n_strips;
+        bni_linear_strips(e, op, l, strip, end, (int)(first + group), (int)n, scratch);
+        n *= n_pairs;
     }
 }
 
@@ -11969,12 +11996,12 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
 
 /* Units [first, last) of the op at place, shared by the jobs of one parallel_for in chunks that get smaller: each of the
    first n_jobs takes half of a job's share, of the next n_jobs half of what is then left for one, and so on, down from at
-   most `large` to `small` units. Few chunks, as every one starts with cold caches, and small ones to even out the end.
-   Only next changes. */
+   most `large` to `small` units, in multiples of `grain`, as they are. Few chunks, as every one starts with cold
+   caches, and small ones to even out the end. Only next changes. */
 typedef struct bni_slice {
     bitnet_engine *engine;
     bni_place place;
-    uint32_t first, last, n_jobs, large, small;
+    uint32_t first, last, n_jobs, large, small, grain;
     bni_atomic next;                 /* chunk that nobody has taken */
 } bni_slice;
 
@@ -11985,7 +12012,7 @@ static uint32_t bni_slice_bound(const bni_slice *s, uint32_t i)
     uint32_t at = 0, size;
     for (;; i -= s->n_jobs, at += size * s->n_jobs) {
         size = (n - at) / (2 * s->n_jobs);
-        size = size < s->large ? size : s->large;
+        size = size < s->large ? size / s->grain * s->grain : s->large;
         if (size <= s->small || i < s->n_jobs)
             break;
     }
@@ -12033,16 +12060,18 @@ static void bni_slice_job(void *job, int index)
 }
 
 /* Chooses the chunks. Matrices with one group: as much as the scratch for sums takes, down to two pairs of strips, since
-   two streams far apart are fastest (>>kernels); with several groups: a pair of strips for a block. The output matrix: as
-   much as can stream. */
+   two streams far apart are fastest (>>kernels); with several groups: whole pairs of strips for a block. The output
+   matrix: as much as can stream. */
 static void bni_slice_cut(bni_slice *s)
 {
     const bitnet_engine *e = s->engine;
     s->n_jobs = (uint32_t)e->n_jobs;
-    s->large = s->small = 1;
+    s->large = s->small = s->grain = 1;
     if (s->place.kind == BNI_OP_LINEAR && bni_pass_groups(e) > 1) {
         const bni_op *op = &bni_layer_ops[s->place.op];
-        s->large = s->small = (uint32_t)bni_block_groups(e, e->model->layers[s->place.layer].linear[op->linear].n_cols);
+        s->grain = (uint32_t)bni_block_groups(e, e->model->layers[s->place.layer].linear[op->linear].n_cols);
+        s->large = BNI_BLOCK_PAIRS * s->grain;
+        s->small = BNI_LEAST_PAIRS * s->grain;
     } else if (s->place.kind == BNI_OP_LINEAR) {
         s->large = BNI_MAX_CHUNK * BNI_MAX_GROUP / (uint32_t)e->pass.n_rows;
         s->small = 2;
@@ -13020,7 +13049,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
         s.attend = (float *)bni_arena_take_raw(a, bni_attend_scratch(hp->head_dim, (int)attend), 4, BNI_BLOCK_ALIGN);
         s.gathered = (float *)bni_arena_take_raw(a, attend * (uint64_t)bni_attend_sums(hp->head_dim), 4,
                                                  BNI_BLOCK_ALIGN);
-        s.sums = (int32_t *)bni_arena_take_raw(a, BNI_MAX_GROUP * BNI_MAX_CHUNK * 32, 4, BNI_BLOCK_ALIGN);
+        s.sums = (int32_t *)bni_arena_take_raw(a, bni_sums_size(e->n_batch), 4, BNI_BLOCK_ALIGN);
         s.panel = (uint8_t *)bni_arena_take_raw(a, 2 * BNI_PANEL, 1, BNI_BLOCK_ALIGN);
         s.strips = e->model->layout == BNI_I2S ? (uint8_t *)bni_arena_take_raw(a, 8 * (uint64_t)widest, 1, BNI_BLOCK_ALIGN) : NULL;
         s.parts = e->model->grouped ? (int32_t *)bni_arena_take_raw(a, BNI_ROWS * 17 * (uint64_t)(widest / e->model->group), 4, BNI_BLOCK_ALIGN) : NULL;

@@ -1142,6 +1142,50 @@ static void test_kernel_sets(void)
     }
 }
 
+/* A batch whose rows go through a matrix in several blocks, the widest in more; want: a few rows at a time. */
+static void test_blocks(void)
+{
+    enum { N = 300 };
+    static const int threads[4] = {2, 1, 3, 5};
+    static float want[512];
+    int32_t tokens[N], got[8];
+    char path[512];
+    size_t size;
+    uint8_t *data;
+    int way, i, n_got, usable;
+    test_make_model(path, "blocks", "--shape tiny --vocab 512 --ff 8192 --ctx 512 --layers 2 --seed 4");
+    data = test_read_file(path, &size);
+    for (i = 0; i < N; i++) tokens[i] = (i * 7919) % 480;
+    for (way = -1; way < 4 || bitnet_kernels_name(way - 4, &usable); way++) {
+        bitnet_generation g = settings(0.0f, 0, 1);
+        bitnet_model_desc md;
+        bitnet_engine_desc ed;
+        bitnet_session_desc sd;
+        bitnet_error err;
+        rig r;
+        if (way >= 4 && !usable) continue;     /* test_kernel_sets says so */
+        memset(&md, 0, sizeof md);
+        memset(&ed, 0, sizeof ed);
+        md.data = data;
+        md.size = size;
+        md.allow_amx = 1;
+        md.kernels = way >= 4 ? bitnet_kernels_name(way - 4, NULL) : NULL;
+        ed.n_threads = way >= 0 ? threads[way % 4] : 1;
+        ed.n_batch = way >= 0 ? N - way / 4 * 9 : 7;
+        memset(&sd, 0, sizeof sd);
+        ed.n_ctx = sd.n_ctx = N + 4;
+        rig_open(&r, &md, &ed, 0);
+        REQUIRE(bitnet_session_create(r.engine, &sd, &r.session[r.n++], &err) == BITNET_OK, "%s", err.text);
+        CHECK(bitnet_begin(r.session[0], tokens, N, &g) == BITNET_OK, "begin");
+        run(r.session[0], r.engine, way == 2 ? 20 : way == 3 ? 500 : BITNET_NO_BUDGET, got, &n_got, NULL);
+        if (way < 0) memcpy(want, bitnet_logits(r.session[0]), sizeof want);
+        CHECK(memcmp(want, bitnet_logits(r.session[0]), sizeof want) == 0, "kernels %s, batch %d, way %d",
+              r.model->kernels->name, ed.n_batch, way);
+        rig_close(&r);
+    }
+    free(data);
+}
+
 int main(void)
 {
     test_make_model(path, "engine", "--vocab 512 --embd 256 --ctx 256 --untied --seed 3");
@@ -1174,6 +1218,7 @@ int main(void)
     test_overflow();
     test_fp_state();
     test_kernel_sets();
+    test_blocks();
     free(file);
     return test_end("engine");
 }
