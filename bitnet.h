@@ -4856,17 +4856,21 @@ static float BNI_FN(bni_quantize_i16)(int16_t *q, const float *x, int n, int n_p
     bni_vf s;
     int i;
     *max_bits = max;
-    memset(q, 0, (size_t)n_pad * sizeof *q);
-    if (max < BNI_TINY_BITS || max >= 0x7f800000u)
+    if (max < BNI_TINY_BITS || max >= 0x7f800000u) {
+        memset(q, 0, (size_t)n_pad * sizeof *q);
         return 0.0f;
+    }
     s = bni_vf_set(limit / bni_bits_float(max));
     for (i = 0; i < n; i += 16) {
         bni_vf v = bni_vf_mul(n - i < 16 ? bni_load_tail(x + i, n - i) : bni_vf_load(x + i), s);
         int16_t part[16];
         v = bni_vf_max(bni_vf_min(v, bni_vf_set(limit)), bni_vf_set(-limit));
-        bni_vi_to_i16(part, bni_vf_round(v));
-        memcpy(q + i, part, (size_t)(n - i < 16 ? n - i : 16) * sizeof *q);
+        bni_vi_to_i16(n - i < 16 ? part : q + i, bni_vf_round(v));
+        if (n - i < 16)
+            memcpy(q + i, part, (size_t)(n - i) * sizeof *q);
     }
+    for (i = n; i < n_pad; i++)
+        q[i] = 0;
     return bni_bits_float(max) / limit;
 }
 

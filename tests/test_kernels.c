@@ -170,14 +170,16 @@ static void test_quantize(int n, int kind)
                   run, stride);
         }
     }
-    for (r = 0; r < 2; r++) {
-        int16_t *a = (int16_t *)buffer((size_t)pad * 2, 2), *b = (int16_t *)buffer((size_t)pad * 2, 2);
-        float scale = bni_kernels_scalar.quantize_i16(a, loose, n, pad, ranges[r], &max);
-        hash_bytes(a, (size_t)pad * 2);
+    for (r = 0; r < 4; r++) {                  /* with padding, and without */
+        const int n_pad = r < 2 ? pad : n, range = ranges[r % 2];
+        int16_t *a = (int16_t *)buffer((size_t)n_pad * 2, 2), *b = (int16_t *)buffer((size_t)n_pad * 2, 2);
+        float scale = bni_kernels_scalar.quantize_i16(a, loose, n, n_pad, range, &max);
+        if (r < 2)
+            hash_bytes(a, (size_t)pad * 2);
         for (s = 0; s < n_sets; s++) {
-            float got = sets[s]->quantize_i16(b, loose, n, pad, ranges[r], &other);
-            CHECK(bni_float_bits(scale) == bni_float_bits(got) && max == other && memcmp(a, b, (size_t)pad * 2) == 0,
-                  "%s quantize_i16 n=%d kind=%d range=%d", sets[s]->name, n, kind, ranges[r]);
+            float got = sets[s]->quantize_i16(b, loose, n, n_pad, range, &other);
+            CHECK(bni_float_bits(scale) == bni_float_bits(got) && max == other && memcmp(a, b, (size_t)n_pad * 2) == 0,
+                  "%s quantize_i16 n=%d of %d kind=%d range=%d", sets[s]->name, n, n_pad, kind, range);
         }
     }
     free_all("quantize");
