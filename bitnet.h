@@ -4828,16 +4828,16 @@ static int32_t BNI_FN(bni_quantize_i8)(int8_t *q, int run, int stride, const flo
     int i;
     for (i = 0; i < n; i += 16) {
         bni_vf v = bni_vf_mul(bni_vf_load(x + i), bni_vf_set(s));
-        int8_t *to = q + (ptrdiff_t)(i / run) * stride + i % run;
         int8_t bytes[16];
         bni_vi rounded;
         v = bni_vf_max(bni_vf_min(v, bni_vf_set(127.0f)), bni_vf_set(-128.0f));
         rounded = bni_vf_round(v);
         sum = bni_vi_add(sum, rounded);
-        bni_vi_to_i8(bytes, rounded);
-        if (run > 4) {
-            memcpy(to, bytes, 16);
+        if (run > 4) {                         /* 64: no division in here */
+            bni_vi_to_i8(q + (ptrdiff_t)(i / 64) * stride + i % 64, rounded);
         } else {
+            int8_t *to = q + (ptrdiff_t)(i / 4) * stride;
+            bni_vi_to_i8(bytes, rounded);
             memcpy(to, bytes, 4);
             memcpy(to + stride, bytes + 4, 4);
             memcpy(to + 2 * (ptrdiff_t)stride, bytes + 8, 4);
