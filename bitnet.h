@@ -4020,9 +4020,9 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
 #define BNI_TILE_MUL(kinds, sum, a, b) \
     __asm__ __volatile__("tdpb" #kinds "d %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
 #define BNI_TILE_DOT(sum, tokens, codes) BNI_TILE_MUL(su, sum, tokens, codes)
-/* Every 1,500 cycles or so where there are no products, and tile 0 holds nothing: after 2,500 the unit sleeps, and
+/* Every 1,500 cycles or so where there are no products, and tile 4 holds nothing: after 2,500 the unit sleeps, and
    waking it takes 800, after 100 us 8,000 (measured on the Xeon of README's table). */
-#define BNI_TILE_AWAKE BNI_TILE_MUL(uu, 0, 6, 7)
+#define BNI_TILE_AWAKE BNI_TILE_MUL(uu, 4, 6, 7)
 #endif
 
 #if BNI_ISA >= BNI_ISA_NEON
@@ -6407,7 +6407,9 @@ static void bni_tiles_many(int layout, bni_unpack_fn *unpack, int32_t *y, int ld
         for (k = 0; k < n_cols; k += BNI_PANEL_COLS, from += panel_bytes) {
             const int cols = n_cols - k < BNI_PANEL_COLS ? n_cols - k : BNI_PANEL_COLS, n = (cols + 63) / 64;
             const int store = several || k + cols == n_cols;
+            BNI_TILE_AWAKE;
             unpack(panel, from, cols);
+            BNI_TILE_AWAKE;
             unpack(panel + BNI_PANEL, from + away, cols);
             for (t = 0; t < n_tokens; t += 32) {
                 const int8_t *a = x + (size_t)(t / BNI_TILE) * a_next + (ptrdiff_t)k * BNI_TILE;
