@@ -385,6 +385,31 @@ static void check_company(const char *path)
     free(data);
 }
 
+static int count_rows(void *user, int i, const float *logits)
+{
+    (void)logits;
+    *(int *)user = i + 1;
+    return 0;
+}
+
+/* Logits that are not finite are reported by the call that needs them, and never handed out. */
+static void check_infinite(bitnet_model *m)
+{
+    static const int32_t tokens[] = {1, 2, 3};
+    bitnet_engine *e = NULL;
+    bitnet_session *s = NULL;
+    bitnet_error err;
+    int rows = 0;
+    REQUIRE(bitnet_engine_create(m, NULL, &e, &err) == BITNET_OK, "%s", err.text);
+    REQUIRE(bitnet_session_create(e, NULL, &s, &err) == BITNET_OK, "%s", err.text);
+    CHECK(bitnet_eval(s, tokens, 3, NULL, NULL, &err) == BITNET_OK, "%s", err.text);
+    CHECK(!bitnet_logits(s) && !bitnet_logits(s), "infinite logits were handed out");
+    CHECK(bitnet_eval(s, tokens, 3, count_rows, &rows, &err) == BITNET_ERROR_NUMERIC && rows == 0, "%d rows, %s", rows, err.text);
+    CHECK(!bitnet_logits(s), "infinite logits were handed out after an error");
+    bitnet_session_destroy(s);
+    bitnet_engine_destroy(e);
+}
+
 /* A matrix that is damaged (an infinity in it) is the full head's to report. */
 static void check_damage(const char *path)
 {
@@ -407,6 +432,7 @@ static void check_damage(const char *path)
     REQUIRE(bitnet_model_open(&md, &p.model, &err) == BITNET_OK, "%s", err.text);
     bitnet_model_get_info(p.model, &info);
     CHECK(strcmp(info.head, "full") == 0, "an infinite weight, and the head is %s", info.head);
+    check_infinite(p.model);
     bitnet_model_close(p.model);
     md.head = "three-pass";
     CHECK(bitnet_model_open(&md, &p.model, &err) == BITNET_ERROR_ARGUMENT && strstr(err.text, "three-pass"), "%s", err.text);
