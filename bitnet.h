@@ -3247,7 +3247,7 @@ typedef struct bni_attend {
 BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
 {
     const uint64_t chunks = (uint64_t)((d + 63) / 64), most = BNI_ATTEND_MOST;
-    const uint64_t tiles = 4 * most + 3 * most * 16 + 768 + 2 * 512 + 4 * 512 + 4 * 512 * chunks;
+    const uint64_t tiles = 4 * most + 3 * most * 16 + 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
     const uint64_t pairs = BNI_ATTEND_ROWS * 32 + BNI_ATTEND_ROWS * (uint64_t)(bni_pad16(d) + 64);
     return n_rows > BNI_ATTEND_ROWS && tiles > pairs ? tiles : pairs;
 }
@@ -5204,13 +5204,14 @@ enum { BNI_TILES_ROWS = 12 };          /* of a call from which tiles pay */
 /* 45 KiB at head size 128, see bni_attend_scratch. */
 typedef struct bni_tiles_room {
     int chunks;                      /* of 64 columns */
-    int least[4], most[4];           /* smallest and largest position of the rows of a group of 16 */
+    int least[BNI_ATTEND_MOST / 16], most[BNI_ATTEND_MOST / 16];     /* positions of the rows of a group of 16 */
     uint8_t *q;                      /* [groups of 16 rows][chunks][planes l, h][16][64] */
     uint8_t *w;                      /* [groups][planes][16][64] */
     uint8_t *block;                  /* [2][planes][16][64] of keys or values */
     int32_t *sums;                   /* [3 sums][16][16] */
-    float *scale, *l, *factor, *by;  /* [64], of scores, sum of exponentials; of a block: of values, to weights */
-    float *highest, *sum, *top;      /* [64][16] by lanes: of scores; of a block: of exponentials, of weights */
+    float *scale, *l;                /* [BNI_ATTEND_MOST], of scores; sum of exponentials */
+    float *factor, *by;              /* the same, of a block: of its values; by which weights become integers */
+    float *highest, *sum, *top;      /* [..][16] by lanes: of scores; of a block: of exponentials, of weights */
 } bni_tiles_room;
 
 /* Row first's scores of the block at start; those of the next row follow. A block's stand together, unlike
@@ -5548,22 +5549,22 @@ static void bni_tiles_block(const bni_attend *a, const bni_tiles_room *t, int st
    numbers. */
 static void bni_tiles_begin(const bni_attend *a, bni_tiles_room *t)
 {
-    const int n_groups = (a->n_rows + 15) / 16;
+    const int n_groups = (a->n_rows + 15) / 16, most = BNI_ATTEND_MOST;
     int r, i;
     t->chunks = (a->head_dim + 63) / 64;
     t->scale = a->scratch;
-    t->l = t->scale + 64;
-    t->factor = t->l + 64;
-    t->by = t->factor + 64;
-    t->highest = t->by + 64;
-    t->sum = t->highest + 64 * 16;
-    t->top = t->sum + 64 * 16;
-    t->sums = (int32_t *)(void *)(t->top + 64 * 16);
+    t->l = t->scale + most;
+    t->factor = t->l + most;
+    t->by = t->factor + most;
+    t->highest = t->by + most;
+    t->sum = t->highest + most * 16;
+    t->top = t->sum + most * 16;
+    t->sums = (int32_t *)(void *)(t->top + most * 16);
     t->block = (uint8_t *)(t->sums + 768);
     t->w = t->block + 2 * 2048;
-    t->q = t->w + 4 * 2048;
-    memset(t->sum, 0, 2 * 64 * 16 * sizeof *t->sum);
-    memset(t->l, 0, 64 * sizeof *t->l);
+    t->q = t->w + most / 16 * 2048;
+    memset(t->sum, 0, (size_t)(2 * most * 16) * sizeof *t->sum);
+    memset(t->l, 0, (size_t)most * sizeof *t->l);
     for (i = 0; i < n_groups; i++)
         t->least[i] = t->most[i] = a->pos[16 * i];
     for (r = 0; r < a->n_rows; r++) {
