@@ -3247,7 +3247,7 @@ typedef struct bni_attend {
 BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
 {
     const uint64_t chunks = (uint64_t)((d + 63) / 64), most = BNI_ATTEND_MOST;
-    const uint64_t tiles = 4 * most + 3 * most * 16 + 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
+    const uint64_t tiles = 4 * most + 3 * most * 16 + 2 * 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
     const uint64_t pairs = BNI_ATTEND_ROWS * 32 + BNI_ATTEND_ROWS * (uint64_t)(bni_pad16(d) + 64);
     return n_rows > BNI_ATTEND_ROWS && tiles > pairs ? tiles : pairs;
 }
@@ -5208,7 +5208,7 @@ typedef struct bni_tiles_room {
     uint8_t *q;                      /* [groups of 16 rows][chunks][planes l, h][16][64] */
     uint8_t *w;                      /* [groups][planes][16][64] */
     uint8_t *block;                  /* [2][planes][16][64] of keys or values */
-    int32_t *sums;                   /* [3 sums][16][16] */
+    int32_t *sums;                   /* [2][3 sums][16][16] */
     float *scale, *l;                /* [BNI_ATTEND_MOST], of scores; sum of exponentials */
     float *factor, *by;              /* the same, of a block: of its values; by which weights become integers */
     float *highest, *sum, *top;      /* [..][16] by lanes: of scores; of a block: of exponentials, of weights */
@@ -5296,14 +5296,14 @@ typedef struct bni_tiles_job {
     const float *k_scale;            /* [16] */
 } bni_tiles_job;
 
-/* Rows [r, end) of the job whose sums lie in t->sums. */
+/* Rows [r, end) of a job whose sums these are. */
 BNI_VINLINE void bni_tiles_rows(const int values, const bni_attend *a, const bni_tiles_room *t, const bni_tiles_job *j,
-                                int r, int end)
+                                const int32_t *sums, int r, int end)
 {
     float *to = j->to + r * j->step;
     for (end = end < j->n_rows ? end : j->n_rows; r < end; r++, to += j->step) {
         const int row = j->first + r;
-        bni_vf s = bni_tiles_sum(t->sums + 16 * r);
+        bni_vf s = bni_tiles_sum(sums + 16 * r);
         if (values)
             s = bni_vf_add(bni_vf_load(to), bni_vf_mul(s, bni_vf_set(t->factor[row])));
         else if (!j->whole && j->column > 0)
@@ -5318,19 +5318,17 @@ BNI_VINLINE void bni_tiles_rows(const int values, const bni_attend *a, const bni
     }
 }
 
-/* left [n][planes][16][64] times t->block alike, in tiles 0-2, or (odd, a constant) 3-5, while the job before (NULL:
-   none), whose sums are in the other ones, becomes floats. By turns, since a product takes 52 cycles until its sum can
-   be used, and a core looks no further ahead than a job's instructions. */
+/* Job k (odd, a constant, says which): left [n][planes][16][64] times t->block alike, in tiles 0-2, or 3-5. Meanwhile
+   the sums of job k - 1 go from the other ones to memory, and those of job k - 2 become floats. By turns, since a product
+   takes 52 cycles until its sum can be used, and a core looks no further ahead than a job's instructions; three stores
+   of tiles in a row hold it up, too. */
 BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const bni_attend *a, const bni_tiles_room *t,
-                                const uint8_t *left, int n, const bni_tiles_job *before)
+                                const uint8_t *left, int n, const bni_tiles_job jobs[3], int k)
 {
+    const bni_tiles_job *before = k > 1 ? &jobs[(k - 2) % 3] : NULL;
     const uint8_t *right = t->block;
     const int step = before ? 4 / n : 0;
-    int i = 0;
-    if (before && odd)
-        bni_tiles_put(0, t->sums);
-    else if (before)
-        bni_tiles_put(1, t->sums);
+    int i = 0, c;
     if (odd) {
         BNI_TILE_ZERO(3);
         BNI_TILE_ZERO(4);
@@ -5346,46 +5344,58 @@ BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const bni_atten
         else \
             BNI_TILE_MUL(kinds, even_sum, 6, 7); \
         if (before) \
-            bni_tiles_rows(values, a, t, before, i, i + step); \
+            bni_tiles_rows(values, a, t, before, t->sums + 768 * odd, i, i + step); \
         i += step; \
     } while (0)
-    for (; n > 0; n--, left += 2048, right += 2048) {
+#define BNI_PUT(even_sum, odd_sum) do { \
+        if (c == 0 && odd) \
+            BNI_TILE_STORE(even_sum, t->sums + 256 * (even_sum), 64); \
+        else if (c == 0 && k > 0) \
+            BNI_TILE_STORE(odd_sum, t->sums + 256 * (odd_sum), 64); \
+    } while (0)
+    for (c = 0; c < n; c++, left += 2048, right += 2048) {
         BNI_TILE_LOAD(6, left, 64);
         BNI_TILE_LOAD(7, right + 1024, 64);
         BNI_TURN(us, 1, 4);
+        BNI_PUT(0, 3);
         BNI_TILE_LOAD(6, left + 1024, 64);
         BNI_TURN(ss, 0, 3);
+        BNI_PUT(1, 4);
         BNI_TILE_LOAD(7, right, 64);
         BNI_TURN(su, 1, 4);
+        BNI_PUT(2, 5);
         BNI_TILE_LOAD(6, left, 64);
         BNI_TURN(uu, 2, 5);
     }
 #undef BNI_TURN
+#undef BNI_PUT
 }
 
-/* The end of the turns: the last of k jobs. */
+/* The end of the turns: the last two of k jobs. */
 BNI_VINLINE void bni_tiles_last(const int values, const bni_attend *a, const bni_tiles_room *t,
-                                const bni_tiles_job *jobs, int k)
+                                const bni_tiles_job jobs[3], int k)
 {
     if (k % 2)
         bni_tiles_put(0, t->sums);
-    else
-        bni_tiles_put(1, t->sums);
+    else if (k > 0)
+        bni_tiles_put(1, t->sums + 768);
+    if (k > 1)
+        bni_tiles_rows(values, a, t, &jobs[(k - 2) % 3], t->sums + 768 * (k % 2), 0, 16);
     if (k > 0)
-        bni_tiles_rows(values, a, t, &jobs[(k - 1) % 2], 0, 16);
+        bni_tiles_rows(values, a, t, &jobs[(k - 1) % 3], t->sums + 768 * ((k - 1) % 2), 0, 16);
 }
 
 /* What t->block holds, n tiles of keys from position at or of values from a column on, times each group of rows that
    sees position at. Result: k, the number of jobs, grown. values: a constant. */
 BNI_VINLINE int bni_tiles_groups(const int values, const bni_attend *a, const bni_tiles_room *t, int at, int column,
-                                 int n, bni_tiles_job jobs[2], int k)
+                                 int n, bni_tiles_job jobs[3], int k)
 {
     const int n_groups = (a->n_rows + 15) / 16, sums = bni_attend_sums(a->head_dim), in_block = at % BNI_KV_BLOCK;
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[at / BNI_KV_BLOCK] + a->area);     /* only read */
     int g;
     for (g = 0; g < n_groups; g++) {
         const uint8_t *left = values ? t->w + 2048 * g : t->q + 2048 * (g * t->chunks + column / 64);
-        bni_tiles_job *j = &jobs[k % 2];
+        bni_tiles_job *j = &jobs[k % 3];
         if (t->most[g] < at)
             continue;
         j->first = 16 * g;
@@ -5399,9 +5409,9 @@ BNI_VINLINE int bni_tiles_groups(const int values, const bni_attend *a, const bn
         j->step = values ? sums : BNI_KV_BLOCK;
         j->k_scale = bni_kv_k_scale(area, a->head_dim) + in_block;
         if (k % 2)
-            bni_tiles_turn(values, 1, a, t, left, n, &jobs[0]);
+            bni_tiles_turn(values, 1, a, t, left, n, jobs, k);
         else
-            bni_tiles_turn(values, 0, a, t, left, n, k > 0 ? &jobs[1] : NULL);
+            bni_tiles_turn(values, 0, a, t, left, n, jobs, k);
         k++;
     }
     return k;
@@ -5519,7 +5529,7 @@ static void bni_tiles_block(const bni_attend *a, const bni_tiles_room *t, int st
     const int d = a->head_dim, dp = bni_pad16(d);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
     const uintptr_t ahead = bni_attend_ahead(a, start, bni_attend_last(a), values);
-    bni_tiles_job jobs[2];
+    bni_tiles_job jobs[3];
     int at, column, k = 0;
     if (values)
         bni_tiles_weights(a, t, start);
@@ -5560,7 +5570,7 @@ static void bni_tiles_begin(const bni_attend *a, bni_tiles_room *t)
     t->sum = t->highest + most * 16;
     t->top = t->sum + most * 16;
     t->sums = (int32_t *)(void *)(t->top + most * 16);
-    t->block = (uint8_t *)(t->sums + 768);
+    t->block = (uint8_t *)(t->sums + 2 * 768);
     t->w = t->block + 2 * 2048;
     t->q = t->w + most / 16 * 2048;
     memset(t->sum, 0, (size_t)(2 * most * 16) * sizeof *t->sum);
