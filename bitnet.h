@@ -5290,28 +5290,28 @@ BNI_VINLINE bni_vf bni_tiles_sum(const int32_t *sums)
 typedef struct bni_tiles_job {
     int first, n_rows;               /* of the call */
     int at, column;                  /* the first position; the first column */
-    int whole;                       /* of scores: every row sees all positions, and there are no more columns */
+    int usual;                       /* 16 rows that see all of these positions, all columns at once */
     float *to;                       /* of row first; the next rows' stand step further on */
     ptrdiff_t step;
     const float *k_scale;            /* [16] */
 } bni_tiles_job;
 
-/* Rows [r, end) of a job whose sums these are. */
-BNI_VINLINE void bni_tiles_rows(const int values, const bni_attend *a, const bni_tiles_room *t, const bni_tiles_job *j,
-                                const int32_t *sums, int r, int end)
+/* The rows of a job whose sums these are; of a usual one bni_tiles_turn does it. */
+static void bni_tiles_rows(int values, const bni_attend *a, const bni_tiles_room *t, const bni_tiles_job *j,
+                           const int32_t *sums)
 {
-    float *to = j->to + r * j->step;
-    for (end = end < j->n_rows ? end : j->n_rows; r < end; r++, to += j->step) {
+    float *to = j->to;
+    int r;
+    for (r = 0; r < j->n_rows; r++, to += j->step) {
         const int row = j->first + r;
         bni_vf s = bni_tiles_sum(sums + 16 * r);
         if (values)
             s = bni_vf_add(bni_vf_load(to), bni_vf_mul(s, bni_vf_set(t->factor[row])));
-        else if (!j->whole && j->column > 0)
+        else if (j->column > 0)
             s = bni_vf_add(bni_vf_load(to), s);
-        if (!values && (j->whole || j->column + 128 >= a->head_dim)) {
+        if (!values && j->column + 128 >= a->head_dim) {
             s = bni_vf_mul(bni_vf_mul(s, bni_vf_set(t->scale[row])), bni_vf_load(j->k_scale));
-            if (!j->whole)
-                s = bni_vf_keep(s, a->pos[row] - j->at + 1, bni_vf_set(-bni_bits_float(0x7f800000u)));
+            s = bni_vf_keep(s, a->pos[row] - j->at + 1, bni_vf_set(-bni_bits_float(0x7f800000u)));
             bni_vf_store(t->highest + 16 * row, bni_vf_max(bni_vf_load(t->highest + 16 * row), s));
         }
         bni_vf_store(to, s);
@@ -5322,13 +5322,21 @@ BNI_VINLINE void bni_tiles_rows(const int values, const bni_attend *a, const bni
    the sums of job k - 1 go from the other ones to memory, and those of job k - 2 become floats. By turns, since a product
    takes 52 cycles until its sum can be used, and a core looks no further ahead than a job's instructions; three stores
    of tiles in a row hold it up, too. */
-BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const bni_attend *a, const bni_tiles_room *t,
-                                const uint8_t *left, int n, const bni_tiles_job jobs[3], int k)
+BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const int n, const bni_attend *a,
+                                const bni_tiles_room *t, const uint8_t *left, const bni_tiles_job jobs[3], int k)
 {
-    const bni_tiles_job *before = k > 1 ? &jobs[(k - 2) % 3] : NULL;
+    const bni_tiles_job *before = &jobs[(k + 1) % 3];
+    const int usual = k > 1 && before->usual;
     const uint8_t *right = t->block;
-    const int step = before ? 4 / n : 0;
-    int i = 0, c;
+    int32_t *put = t->sums + (odd ? 0 : 768);
+    const int32_t *sums = t->sums + (odd ? 768 : 0);
+    const float *by = usual ? (values ? t->factor : t->scale) + before->first : NULL;
+    float *highest = usual ? t->highest + 16 * before->first : NULL, *to = usual ? before->to : NULL;
+    const ptrdiff_t step = values && usual ? before->step : (ptrdiff_t)BNI_KV_BLOCK;
+    const bni_vf k_scale = bni_vf_load(usual ? before->k_scale : t->scale);
+    int c, i;
+    if (k > 1 && !usual)
+        bni_tiles_rows(values, a, t, before, sums);
     if (odd) {
         BNI_TILE_ZERO(3);
         BNI_TILE_ZERO(4);
@@ -5343,17 +5351,25 @@ BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const bni_atten
             BNI_TILE_MUL(kinds, odd_sum, 6, 7); \
         else \
             BNI_TILE_MUL(kinds, even_sum, 6, 7); \
-        if (before) \
-            bni_tiles_rows(values, a, t, before, t->sums + 768 * odd, i, i + step); \
-        i += step; \
+        if (usual) { \
+            BNI_UNROLL for (i = 0; i < 4 / n; i++, sums += 16, to += step) { \
+                bni_vf s = bni_vf_mul(bni_tiles_sum(sums), bni_vf_set(by[i])); \
+                s = values ? bni_vf_add(bni_vf_load(to), s) : bni_vf_mul(s, k_scale); \
+                bni_vf_store(to, s); \
+                if (!values) \
+                    bni_vf_store(highest + 16 * i, bni_vf_max(bni_vf_load(highest + 16 * i), s)); \
+            } \
+            by += 4 / n; \
+            highest += 16 * (4 / n); \
+        } \
     } while (0)
 #define BNI_PUT(even_sum, odd_sum) do { \
         if (c == 0 && odd) \
-            BNI_TILE_STORE(even_sum, t->sums + 256 * (even_sum), 64); \
+            BNI_TILE_STORE(even_sum, put + 256 * (even_sum), 64); \
         else if (c == 0 && k > 0) \
-            BNI_TILE_STORE(odd_sum, t->sums + 256 * (odd_sum), 64); \
+            BNI_TILE_STORE(odd_sum, put + 256 * (even_sum), 64); \
     } while (0)
-    for (c = 0; c < n; c++, left += 2048, right += 2048) {
+    BNI_UNROLL for (c = 0; c < n; c++, left += 2048, right += 2048) {
         BNI_TILE_LOAD(6, left, 64);
         BNI_TILE_LOAD(7, right + 1024, 64);
         BNI_TURN(us, 1, 4);
@@ -5380,15 +5396,15 @@ BNI_VINLINE void bni_tiles_last(const int values, const bni_attend *a, const bni
     else if (k > 0)
         bni_tiles_put(1, t->sums + 768);
     if (k > 1)
-        bni_tiles_rows(values, a, t, &jobs[(k - 2) % 3], t->sums + 768 * (k % 2), 0, 16);
+        bni_tiles_rows(values, a, t, &jobs[(k - 2) % 3], t->sums + 768 * (k % 2));
     if (k > 0)
-        bni_tiles_rows(values, a, t, &jobs[(k - 1) % 3], t->sums + 768 * ((k - 1) % 2), 0, 16);
+        bni_tiles_rows(values, a, t, &jobs[(k - 1) % 3], t->sums + 768 * ((k - 1) % 2));
 }
 
 /* What t->block holds, n tiles of keys from position at or of values from a column on, times each group of rows that
    sees position at. Result: k, the number of jobs, grown. values: a constant. */
-BNI_VINLINE int bni_tiles_groups(const int values, const bni_attend *a, const bni_tiles_room *t, int at, int column,
-                                 int n, bni_tiles_job jobs[3], int k)
+BNI_VINLINE int bni_tiles_groups(const int values, const int n, const bni_attend *a, const bni_tiles_room *t, int at,
+                                 int column, bni_tiles_job jobs[3], int k)
 {
     const int n_groups = (a->n_rows + 15) / 16, sums = bni_attend_sums(a->head_dim), in_block = at % BNI_KV_BLOCK;
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[at / BNI_KV_BLOCK] + a->area);     /* only read */
@@ -5402,16 +5418,16 @@ BNI_VINLINE int bni_tiles_groups(const int values, const bni_attend *a, const bn
         j->n_rows = a->n_rows - j->first < 16 ? a->n_rows - j->first : 16;
         j->at = at;
         j->column = column;
-        j->whole = at + 15 <= t->least[g] && a->head_dim <= 128;
         j->to = bni_tiles_row(a, j->first, at - in_block) + in_block;
         if (values)
             j->to = a->sums + (ptrdiff_t)j->first * sums + column;
         j->step = values ? sums : BNI_KV_BLOCK;
         j->k_scale = bni_kv_k_scale(area, a->head_dim) + in_block;
+        j->usual = j->n_rows == 16 && (values || (at + 15 <= t->least[g] && a->head_dim <= 128));
         if (k % 2)
-            bni_tiles_turn(values, 1, a, t, left, n, jobs, k);
+            bni_tiles_turn(values, 1, n, a, t, left, jobs, k);
         else
-            bni_tiles_turn(values, 0, a, t, left, n, jobs, k);
+            bni_tiles_turn(values, 0, n, a, t, left, jobs, k);
         k++;
     }
     return k;
@@ -5539,14 +5555,17 @@ static void bni_tiles_block(const bni_attend *a, const bni_tiles_room *t, int st
             bni_tiles_fetch((uintptr_t)bni_tiles_row(a, 0, start + BNI_KV_BLOCK), 4 * BNI_KV_BLOCK * a->n_rows, column / 16,
                             dp / 16);
         bni_tiles_cut(t->block, bni_kv_v(area, d) + 2 * column, 2 * dp, (count + 1) / 2, 1);
-        k = bni_tiles_groups(1, a, t, start, column, 1, jobs, k);
+        k = bni_tiles_groups(1, 1, a, t, start, column, jobs, k);
     }
     for (column = 0; column < d && !values; column += 128) {
         const int n = d - column < 128 ? d - column : 128, chunks = (n + 63) / 64;
         for (at = 0; at < count; at += 16) {
             bni_tiles_fetch((uintptr_t)bni_kv_k(area) + ahead, 2 * BNI_KV_BLOCK * d, at / 16, 4);
             bni_tiles_cut(t->block, bni_kv_k(area) + column * BNI_KV_BLOCK + 2 * at, 2 * BNI_KV_BLOCK, n / 2, chunks);
-            k = bni_tiles_groups(0, a, t, start + at, column, chunks, jobs, k);
+            if (chunks == 2)
+                k = bni_tiles_groups(0, 2, a, t, start + at, column, jobs, k);
+            else
+                k = bni_tiles_groups(0, 1, a, t, start + at, column, jobs, k);
         }
     }
     if (values)
