@@ -1127,8 +1127,17 @@ BNI_INLINE void bni_huge_pages(const void *p, uint64_t size)
   #endif
 }
 
-/* Anonymous memory from the system itself. <sys/mman.h> hides the flag where a strict standard is asked for. */
-  #if defined(MAP_ANONYMOUS)
+/* Anonymous memory from the system itself. <sys/mman.h> hides the flag where a strict standard is asked for. Sanitizers
+   look after malloc's memory only. */
+  #if defined(__has_feature)
+    #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+      #define BNI_SANITIZED 1
+    #endif
+  #elif defined(__SANITIZE_ADDRESS__)
+    #define BNI_SANITIZED 1
+  #endif
+  #if defined(BNI_SANITIZED)
+  #elif defined(MAP_ANONYMOUS)
     #define BNI_MAP_ANONYMOUS MAP_ANONYMOUS
   #elif defined(MAP_ANON)
     #define BNI_MAP_ANONYMOUS MAP_ANON
@@ -2632,11 +2641,15 @@ static const char *const bni_layout_names[] = {"r16", "t5", "tl1", "tl2", "i2_s"
 /* Columns as the kernels count them. */
 BNI_INLINE uint64_t bni_pad_cols(uint64_t n) { return (n + 15) & ~(uint64_t)15; }
 
-/* Bytes of a strip of n_cols columns. */
+/* Bytes of a strip of n_cols columns, a tensor's or as the kernels count them. */
 BNI_INLINE uint64_t bni_strip_bytes(int layout, uint64_t n_cols)
 {
-    return layout == BNI_TL2 ? (n_cols + 23) / 24 * 80 : layout == BNI_T5 ? (n_cols + 19) / 20 * 64 : (n_cols + 15) / 16 * 64;
+    const uint64_t n = bni_pad_cols(n_cols);
+    return layout == BNI_TL2 ? (n + 23) / 24 * 80 : layout == BNI_T5 ? (n + 19) / 20 * 64 : n / 16 * 64;
 }
+
+/* Zeros behind a row of codes that is to be packed: columns up to bni_pad_cols, and up to 19 that fill up a block. */
+enum { BNI_CODES_BEHIND = 36 };
 
 /* One row of codes, n_cols bytes of 0..2, from a whole I2_S tensor of n_cols columns. The slow and general way. */
 static void bni_i2s_row_any(const uint8_t *data, bitnet_i2s_layout layout, uint64_t row, uint64_t n_cols, uint8_t *codes)
@@ -2946,7 +2959,7 @@ static bitnet_result bni_ternary_bind(bni_ternary *t, const bni_tensor *tensor, 
 static void bni_r16_pack_row(uint8_t *strip, int r, const uint8_t *codes, uint64_t n_cols)
 {
     uint64_t k;
-    for (k = 0; k < n_cols; k += 16) {
+    for (k = 0; k < bni_pad_cols(n_cols); k += 16) {
         const uint8_t *c = codes + k;
         bni_store_u32(strip + k * 4 + (unsigned)r * 4, bni_load_u32(c) | bni_load_u32(c + 4) << 2 |
                                                            bni_load_u32(c + 8) << 4 | bni_load_u32(c + 12) << 6);
@@ -2957,7 +2970,7 @@ static void bni_r16_pack_row(uint8_t *strip, int r, const uint8_t *codes, uint64
 static void bni_t5_pack_row(uint8_t *strip, int r, const uint8_t *codes, uint64_t n_cols)
 {
     uint64_t k;
-    for (k = 0; k < n_cols; k += 20) {
+    for (k = 0; k < bni_pad_cols(n_cols); k += 20) {
         const uint8_t *c = codes + k;
         uint32_t t4 = bni_load_u32(c + 16), large, low, high;
         uint32_t t = bni_load_u32(c) + 3 * bni_load_u32(c + 4) + 9 * bni_load_u32(c + 8) + 27 * bni_load_u32(c + 12);
@@ -2981,7 +2994,7 @@ static void bni_tl_pack_row(int layout, uint8_t *strip, int r, const uint8_t *co
 {
     const uint64_t wide = layout == BNI_TL2 ? 3 : 2, bytes = layout == BNI_TL2 ? 80 : 64;
     uint64_t k, i, g;
-    for (k = g = 0; k < (n_cols + 8 * wide - 1) / (8 * wide) * 8 * wide; k += wide, g++) {
+    for (k = g = 0; k < (bni_pad_cols(n_cols) + 8 * wide - 1) / (8 * wide) * 8 * wide; k += wide, g++) {
         uint8_t *block = strip + g / 8 * bytes, *at = block + g % 8 / 2 * 16 + (unsigned)r;
         int v = 0;
         for (i = k; i < k + wide; i++)
@@ -3024,7 +3037,7 @@ BNI_UNUSED static unsigned bni_code(int layout, const uint8_t *strip, int r, int
     return (byte >= 192 ? 64 + large / 3 : byte & 63) / power[group] % 3;
 }
 
-/* Strip s from a whole ternary tensor. codes: scratch [n_cols + 20]. 1 if a code was 3, else 0. */
+/* Strip s from a whole ternary tensor. codes: scratch [n_cols + BNI_CODES_BEHIND]. 1 if a code was 3, else 0. */
 static unsigned bni_pack_strip(int layout, uint8_t *strip, uint64_t s, const bni_ternary *t, const uint8_t *data, uint8_t *codes)
 {
     unsigned any = 0;
@@ -3039,7 +3052,7 @@ static unsigned bni_pack_strip(int layout, uint8_t *strip, uint64_t s, const bni
         if (t->form >= BNI_FORM_TL1)           /* I2_S has no code 3 (bni_i2s_row) */
             for (k = 0; k < t->n_cols; k++)
                 any |= codes[k] & codes[k] >> 1 & 1;
-        memset(codes + t->n_cols, 0, 20);
+        memset(codes + t->n_cols, 0, BNI_CODES_BEHIND);
         if (layout >= BNI_TL1)
             bni_tl_pack_row(layout, strip, r, codes, t->n_cols);
         else
@@ -10569,7 +10582,7 @@ typedef struct bni_repack {
     const uint8_t *data;             /* the tensor */
     bni_ternary from;                /* what it is */
     uint8_t *strips;                 /* where the first strip goes */
-    uint8_t *codes;                  /* scratch [jobs][n_cols + 20] */
+    uint8_t *codes;                  /* scratch [jobs][n_cols + BNI_CODES_BEHIND] */
     int layout;                      /* not BNI_I2S: there is nothing to repack in place */
     uint32_t n_strips, step;         /* how many, and from one to the next */
     bni_atomic next;                 /* first strip that no job has taken */
@@ -10584,7 +10597,7 @@ static void bni_repack_job(void *job, int index)
 {
     bni_repack *r = (bni_repack *)job;
     const uint64_t n_cols = r->from.n_cols;
-    uint8_t *codes = r->codes + (uint64_t)index * (n_cols + 20);
+    uint8_t *codes = r->codes + (uint64_t)index * (n_cols + BNI_CODES_BEHIND);
     uint32_t s, first;
     while ((first = bni_atomic_add(&r->next, BNI_REPACK_CHUNK)) < r->n_strips)
         for (s = first; s < first + BNI_REPACK_CHUNK && s < r->n_strips; s++)
@@ -10639,7 +10652,7 @@ static bitnet_result bni_loader_start(bni_loader *l, const bitnet_model *m, cons
     l->total += (uint64_t)m->plane.n_strips * 16 * (uint64_t)m->plane.n_cols;
     memset(&a, 0, sizeof a);
     for (;;) {
-        l->codes = (uint8_t *)bni_arena_take_raw(&a, (uint64_t)l->n_jobs, widest + 20, BNI_BLOCK_ALIGN);
+        l->codes = (uint8_t *)bni_arena_take_raw(&a, (uint64_t)l->n_jobs, widest + BNI_CODES_BEHIND, BNI_BLOCK_ALIGN);
         l->values = (float *)bni_arena_take_raw(&a, (uint64_t)l->n_jobs, 4 * (uint64_t)m->plane.n_cols, BNI_BLOCK_ALIGN);
         l->buffer = (uint8_t *)bni_arena_take_raw(&a, m->source.data ? 0 : largest, 1, BNI_BLOCK_ALIGN);
         l->pool = (bni_pool *)bni_arena_take(&a, 1, bni_pool_memory(l->n_jobs), BNI_BLOCK_ALIGN);

@@ -34,7 +34,7 @@ cpu_has() { [ ! -r /proc/cpuinfo ] || grep -q -w "$1" /proc/cpuinfo; }
 for config in "$@"; do
     dir=$BUILD/config$(echo "$config" | tr -d ' ' | tr -c 'A-Za-z0-9_\n' '-')
     case $config in
-        *ONLY_AMX*) cpu_has amx_int8 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
+        *ONLY_AMX*) cpu_has amx_int8 && cpu_has avx512vbmi && cpu_has gfni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVXVNNI*) cpu_has avx_vnni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_AVX512VBMI*) cpu_has avx512vbmi && cpu_has gfni || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;
         *ONLY_SSSE3*) cpu_has ssse3 || { echo "SKIP $config: not on this processor"; skipped=$((skipped + 1)); continue; } ;;

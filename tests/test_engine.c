@@ -1186,6 +1186,42 @@ static void test_blocks(void)
     free(data);
 }
 
+/* Widths that are no multiple of 16 end in the middle of a block, T5's of 20 columns and TL2's of 24 in another one than
+   the padded width's: every layout gives the same logits. */
+static void test_widths(void)
+{
+    static const char *const shapes[] = {"--heads 6 --kv-heads 2 --head-dim 130", "--heads 2 --kv-heads 2 --head-dim 36",
+                                         "--heads 3 --kv-heads 1 --head-dim 40"};
+    static const int32_t tokens[5] = {5, 77, 300, 8, 211};
+    static float want[512];
+    int shape, layout;
+    for (shape = 0; shape < 3; shape++)
+        for (layout = 0; layout < BNI_N_PACKED; layout++) {
+            bitnet_generation g = settings(0.0f, 0, 1);
+            bitnet_model_desc md;
+            bitnet_session_desc sd;
+            bitnet_error err;
+            char path[512], options[256];
+            int32_t got[8];
+            int n_got;
+            rig r;
+            snprintf(options, sizeof options, "--shape tiny --vocab 512 --embd 256 --ff 640 %s --seed 5", shapes[shape]);
+            test_make_model(path, "widths", options);
+            memset(&md, 0, sizeof md);
+            md.path = path;
+            md.layout = bni_layout_names[layout];
+            rig_open(&r, &md, NULL, 0);
+            memset(&sd, 0, sizeof sd);
+            sd.n_ctx = 64;
+            REQUIRE(bitnet_session_create(r.engine, &sd, &r.session[r.n++], &err) == BITNET_OK, "%s", err.text);
+            CHECK(bitnet_begin(r.session[0], tokens, 5, &g) == BITNET_OK, "begin");
+            run(r.session[0], r.engine, BITNET_NO_BUDGET, got, &n_got, NULL);
+            if (layout == 0) memcpy(want, bitnet_logits(r.session[0]), sizeof want);
+            CHECK(memcmp(want, bitnet_logits(r.session[0]), sizeof want) == 0, "%s, layout %s", shapes[shape], md.layout);
+            rig_close(&r);
+        }
+}
+
 int main(void)
 {
     test_make_model(path, "engine", "--vocab 512 --embd 256 --ctx 256 --untied --seed 3");
@@ -1219,6 +1255,7 @@ int main(void)
     test_fp_state();
     test_kernel_sets();
     test_blocks();
+    test_widths();
     free(file);
     return test_end("engine");
 }

@@ -456,7 +456,7 @@ static void test_packing(void)
                 file[k % 32] = (uint8_t)(file[k % 32] | c << (6 - 2 * (k / 32)));
                 codes[k] = (uint8_t)c;
             }
-            bni_pack_strip(layout, strip, 0, &from, file, (uint8_t *)buffer(148, 0));
+            bni_pack_strip(layout, strip, 0, &from, file, (uint8_t *)buffer(128 + BNI_CODES_BEHIND, 0));
             for (r = 0; r < 16; r++)
                 for (k = 0; k < 128; k++)
                     wrong += bni_code(layout, strip, r, k) != (r ? 1u : codes[k]);
