@@ -4742,6 +4742,7 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_one BNI_FN(bni_one)
 #define bni_few BNI_FN(bni_few)
 #define bni_few_n BNI_FN(bni_few_n)
+#define bni_few_tile BNI_FN(bni_few_tile)
 #define bni_unpack BNI_FN(bni_unpack)
 #define bni_unpack_block BNI_FN(bni_unpack_block)
 #define bni_panel_tile BNI_FN(bni_panel_tile)
@@ -6315,6 +6316,65 @@ static void bni_panel_rows(int32_t *y, int32_t *y_far, int ldy, const uint8_t *p
                 }
             }
 }
+
+#if BNI_ISA != BNI_ISA_I8MM
+/* As bni_panel_tile, but of a strip as it lies in memory. The block is loaded for each group of columns anew: 16
+   registers hold no more. */
+BNI_VINLINE void bni_few_tile(const int n_tokens, int32_t *y, int ldy, const uint8_t *w, int n_cols, const int8_t *x,
+                              int ld)
+{
+    bni_acc acc[BNI_TILE_TOKENS][BNI_PARTS];
+    const bni_pi three = BNI_BYTES(3);
+    int k, i, t, p;
+    BNI_UNROLL for (t = 0; t < n_tokens; t++)
+        BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
+            acc[t][p] = BNI_NO_SUMS;
+    for (k = 0; k < n_cols; k += 16, w += 64) {
+        __builtin_prefetch(w + 4096, 0, 3);
+        BNI_UNROLL for (i = 0; i < 4; i++, x += 4 * ld) {
+            const bni_fours v = bni_fours_load(x, n_tokens);
+            BNI_UNROLL for (p = 0; p < BNI_PARTS; p++) {
+                const bni_pi c = BNI_SHR(BNI_LOADI(w + 4 * BNI_LANES * p), 2 * i) & three;
+                BNI_UNROLL for (t = 0; t < n_tokens; t++)
+                    BNI_DOT(acc[t][p], c, v, t);
+            }
+        }
+    }
+    BNI_UNROLL for (t = 0; t < n_tokens; t++)
+        BNI_UNROLL for (p = 0; p < BNI_PARTS; p++)
+            bni_flush(y + (ptrdiff_t)t * ldy + BNI_LANES * p, acc[t][p]);
+}
+
+/* Few tokens: unpacking would take longer than their products. The columns of one flush stay in the first cache for all
+   tokens. */
+static void bni_few(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x, int n_tokens)
+{
+    int s, k, first, t;
+    for (s = 0; s < n_strips; s++, y += 16) {
+        for (t = 0; t < n_tokens; t++)
+            memset(y + (ptrdiff_t)t * ldy, 0, 16 * sizeof *y);
+        for (k = 0; k < n_cols; k += 2 * BNI_DOT_COLS) {
+            const int cols = n_cols - k < 2 * BNI_DOT_COLS ? n_cols - k : 2 * BNI_DOT_COLS;
+            for (first = 0; first < n_tokens; first += BNI_ROWS) {
+                const int n = n_tokens - first < BNI_ROWS ? n_tokens - first : BNI_ROWS;
+                for (t = 0; t < n; t += BNI_TILE_TOKENS) {
+                    const int8_t *v = x + (ptrdiff_t)first * n_cols + (ptrdiff_t)k * n + 4 * t;
+                    int32_t *out = y + (ptrdiff_t)(first + t) * ldy;
+                    switch (n - t) {
+                    case 1: bni_few_tile(1, out, ldy, w, cols, v, n); BNI_APART; break;
+#if BNI_TILE_TOKENS == 4
+                    case 2: bni_few_tile(2, out, ldy, w, cols, v, n); BNI_APART; break;
+                    case 3: bni_few_tile(3, out, ldy, w, cols, v, n); BNI_APART; break;
+#endif
+                    default: bni_few_tile(BNI_TILE_TOKENS, out, ldy, w, cols, v, n); BNI_APART; break;
+                    }
+                }
+            }
+            w += (ptrdiff_t)((cols + 15) / 16) * 64;
+        }
+    }
+}
+#endif
 #undef BNI_DOT
 #undef BNI_DOT_COLS
 #undef BNI_TO_INT32
@@ -6371,6 +6431,9 @@ static void BNI_FN(bni_panel_matmul)(int layout, bni_unpack_fn *unpack, int32_t 
     }
 }
 
+/* Tokens that bni_few takes; from there on unpacking pays. Measured on x86. */
+#define BNI_FEW_TOKENS (BNI_ISA == BNI_ISA_AVXVNNI ? 16 : 4)
+
 static void BNI_FN(bni_matmul_r16)(int32_t *y, int ldy, const uint8_t *w, int n_strips, int n_cols, const int8_t *x,
                                    int n_tokens, uint8_t *panel)
 {
@@ -6379,6 +6442,9 @@ static void BNI_FN(bni_matmul_r16)(int32_t *y, int ldy, const uint8_t *w, int n_
 #if BNI_ISA == BNI_ISA_AVX512
     else if (n_tokens <= BNI_ROWS)
         bni_few_n(y, ldy, w, n_strips, n_cols, x, n_tokens);
+#elif BNI_ISA != BNI_ISA_I8MM
+    else if (n_tokens <= BNI_FEW_TOKENS)
+        bni_few(y, ldy, w, n_strips, n_cols, x, n_tokens);
 #endif
     else
         BNI_FN(bni_panel_matmul)(BNI_R16, bni_unpack, y, ldy, w, n_strips, n_cols, x, n_tokens, panel);
