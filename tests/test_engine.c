@@ -1195,20 +1195,25 @@ static void test_widths(void)
     static const int32_t tokens[5] = {5, 77, 300, 8, 211};
     static float want[512];
     int shape, layout;
-    for (shape = 0; shape < 3; shape++)
+    for (shape = 0; shape < 3; shape++) {
+        char path[512], options[256];
+        size_t size;
+        uint8_t *data;
+        snprintf(options, sizeof options, "--shape tiny --vocab 512 --embd 256 --ff 640 %s --seed 5", shapes[shape]);
+        test_make_model(path, "widths", options);
+        data = test_read_file(path, &size);
         for (layout = 0; layout < BNI_N_PACKED; layout++) {
             bitnet_generation g = settings(0.0f, 0, 1);
             bitnet_model_desc md;
             bitnet_session_desc sd;
             bitnet_error err;
-            char path[512], options[256];
             int32_t got[8];
             int n_got;
             rig r;
-            snprintf(options, sizeof options, "--shape tiny --vocab 512 --embd 256 --ff 640 %s --seed 5", shapes[shape]);
-            test_make_model(path, "widths", options);
             memset(&md, 0, sizeof md);
-            md.path = path;
+            md.data = data;
+            md.size = size;
+            md.n_threads = 1;
             md.layout = bni_layout_names[layout];
             rig_open(&r, &md, NULL, 0);
             memset(&sd, 0, sizeof sd);
@@ -1220,6 +1225,8 @@ static void test_widths(void)
             CHECK(memcmp(want, bitnet_logits(r.session[0]), sizeof want) == 0, "%s, layout %s", shapes[shape], md.layout);
             rig_close(&r);
         }
+        free(data);
+    }
 }
 
 int main(void)
