@@ -1698,6 +1698,34 @@ BNI_INLINE float bni_expf(float x)
     return p * bni_bits_float(((uint32_t)(i + 255) - half) << 23);
 }
 
+/* 2^x for x <= 1, to 18 bits: attention's weights have 12. Exact for integers; 2^-100 from -100 down, so that its
+   products stay normal floats, which are fast; NaN for NaN. The constants make the largest relative error of the
+   polynomial 1 + c1 r + ... + c4 r^4 on |r| <= 1/2 the least. >>kernels has the same operations in the same order. */
+#define BNI_EXP2_C1 6.9312417507e-01f
+#define BNI_EXP2_C2 2.4024099112e-01f
+#define BNI_EXP2_C3 5.5906467140e-02f
+#define BNI_EXP2_C4 9.5828697085e-03f
+
+BNI_INLINE float bni_exp2f(float x)
+{
+    float r, p;
+    int32_t i;
+    x = -100.0f > x ? -100.0f : x;
+    i = bni_round_even(x);
+    r = x - (float)i;
+    p = bni_mulf(BNI_EXP2_C4, r) + BNI_EXP2_C3;
+    p = bni_mulf(p, r) + BNI_EXP2_C2;
+    p = bni_mulf(p, r) + BNI_EXP2_C1;
+    p = bni_mulf(p, r) + 1.0f;
+    return bni_bits_float(bni_float_bits(p) + ((uint32_t)i << 23));
+}
+
+/* The nearest integer. */
+BNI_INLINE float bni_whole(float x)
+{
+    return bni_bits_float(bni_float_bits(x) & 0x7fffffffu) < 8388608.0f ? (float)bni_round_even(x) : x;
+}
+
 /* 1/n!, the coefficients of e^x, sin x and cos x. */
 static const double bni_inverse_factorial[] = {
     1.0, 1.0, 0.5, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800,
@@ -3232,10 +3260,10 @@ BNI_UNUSED static void bni_kv_load(const uint8_t *area, int d, int slot, int16_t
 }
 
 /* One call of attention: query rows (tokens x the query heads that share a kv head), up to 16 or as many as the kernel
-   says, against the positions 0..pos[row] of one kv head. It has three steps, which a call of up to 16 may take alone:
-   then other threads can be at the same rows' other blocks of 64 positions. */
-enum { BNI_ATTEND_ROWS = 16, BNI_ATTEND_MOST = 64 };
-enum { BNI_ATTEND_SCORES = 1, BNI_ATTEND_VALUES = 2, BNI_ATTEND_JOIN = 4, BNI_ATTEND_ALL = 7 };
+   says, against the positions 0..pos[row] of one kv head. Its two steps may be taken alone for up to 16 rows of one
+   position: then other threads can be at the same rows' other blocks of 64 positions. */
+enum { BNI_ATTEND_ROWS = 16, BNI_ATTEND_MOST = 128 };
+enum { BNI_ATTEND_BLOCKS = 1, BNI_ATTEND_JOIN = 2, BNI_ATTEND_ALL = 3 };
 typedef struct bni_attend {
     int steps;                       /* BNI_ATTEND_ALL, or one of them */
     int first, end;                  /* blocks that it walks, as far as any row sees them; JOIN: 0 and all */
@@ -3244,34 +3272,26 @@ typedef struct bni_attend {
     const int32_t *pos;              /* [n_rows], the row's own position: it sees 0..pos */
     int n_rows;                      /* 1 .. BNI_ATTEND_ROWS, or bni_kernels.attend_rows */
     int head_dim;                    /* d, even */
-    float scale;                     /* 1 / sqrt(d) */
+    float scale;                     /* log2(e) / sqrt(d) */
     const uint8_t *const *blocks;    /* the KV area of positions 64 b ... 64 b + 63 is blocks[b] + area, */
     size_t area;                     /* aligned to 64 bytes */
     float *const *out;               /* [n_rows] -> [d], any alignment */
-    float *scores;                   /* [n_rows][ld_scores], 64-byte aligned: from SCORES to VALUES */
-    int ld_scores;                   /* at least max pos + 1 rounded up to 64 */
-    float *highest;                  /* [n_rows]: SCORES writes the largest of its blocks, VALUES reads that of all blocks */
-    float *sums;                     /* [blocks][n_rows][bni_attend_sums], 64-byte aligned: from VALUES to JOIN; with
-                                        BNI_ATTEND_ALL one for all blocks */
+    int32_t *records;                /* [blocks][n_rows][bni_attend_sums], 64-byte aligned: from BLOCKS to JOIN; ALL: NULL */
     float *scratch;                  /* bni_attend_scratch(d, ...) floats, 64-byte aligned */
 } bni_attend;
 
-/* Floats of scratch for calls of up to n_rows rows. More than BNI_ATTEND_ROWS: bni_tiles_begin cuts it up. */
-BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
-{
-    const uint64_t chunks = (uint64_t)((d + 63) / 64), most = BNI_ATTEND_MOST;
-    const uint64_t tiles = 4 * most + 3 * most * 16 + 2 * 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
-    const uint64_t pairs = BNI_ATTEND_ROWS * 32 + BNI_ATTEND_ROWS * (uint64_t)(bni_pad16(d) + 64);
-    return n_rows > BNI_ATTEND_ROWS && tiles > pairs ? tiles : pairs;
-}
-
-/* What one row has gathered: weighted values o [dp], the sum of weights l, zeros. */
+/* What one row gathers: o [dp], l, m, zeros; what it finds in one block, its record: sums [dp], and as bits l, m and a
+   factor (bni_ref_attend_block). */
 BNI_INLINE int bni_attend_sums(int d) { return bni_pad16(d) + 16; }
 
-/* Floats from the sums of one block to those of the next. */
-BNI_INLINE ptrdiff_t bni_attend_step(const bni_attend *a)
+/* Floats of scratch for calls of up to n_rows rows. First, [n_rows] times what they gather. More than BNI_ATTEND_ROWS:
+   bni_tiles_begin cuts the rest up, else bni_attend. */
+BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
 {
-    return a->steps == BNI_ATTEND_ALL ? 0 : (ptrdiff_t)a->n_rows * bni_attend_sums(a->head_dim);
+    const uint64_t chunks = (uint64_t)((d + 63) / 64), most = BNI_ATTEND_MOST, sums = (uint64_t)bni_attend_sums(d);
+    const uint64_t tiles = most * sums + 6 * most + 2 * most * 16 + most * 64 + 2 * 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
+    const uint64_t pairs = BNI_ATTEND_ROWS * (2 * sums + 64 + 64 + 32);
+    return n_rows > BNI_ATTEND_ROWS && tiles > pairs ? tiles : pairs;
 }
 
 /* Its last position and its blocks' end. */
@@ -3692,82 +3712,78 @@ static float bni_ref_block_weights(int16_t *w, const float *a, int n)
     return bni_bits_float(max) / 4095.0f;
 }
 
-/* Attention of row r, its first step: all scores and their maximum m. */
-static void bni_ref_attend_scores(const bni_attend *a, int r)
-{
-    const int d = a->head_dim, last = bni_attend_last(a) < a->pos[r] ? bni_attend_last(a) : a->pos[r];
-    const int16_t *q = a->q + (ptrdiff_t)r * bni_pad16(d);
-    const float scale = a->q_scale[r] * a->scale;
-    float *score = a->scores + (ptrdiff_t)r * a->ld_scores, m = -bni_bits_float(0x7f800000u);
-    int j;
-    for (j = a->first * BNI_KV_BLOCK; j <= last; j++) {
-        uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[j / BNI_KV_BLOCK] + a->area);
-        const int slot = j % BNI_KV_BLOCK;
-        score[j] = (bni_ref_score(q, bni_kv_k(area) + 2 * slot, d) * scale) * bni_kv_k_scale(area, d)[slot];
-        m = m > score[j] ? m : score[j];
-    }
-    a->highest[r] = m;
-}
-
-/* Then, 64 positions at a time,
-       e_j = exp(s_j - m),  l += sum of e_j,  a_j = e_j * (scale of v_j),  o += (sum of round(a_j ...) v_j) * ...
+/* Row r and one block of 64 positions:
+       s_j = log2(e) (q . k_j) / sqrt(d),  m = the integer nearest to the largest s_j,  e_j = 2^(s_j - m),
+       l = sum of e_j,  a_j = e_j * (scale of v_j),  sums = sum of round(a_j ...) v_j, to be multiplied by a factor.
    The block borders are absolute positions, so the result does not depend on how a prompt was cut. The weights are
-   integers relative to the largest of their block: 4095 steps, like q and k. Block after block into one pair of sums, or
-   each block into its own, to which JOIN then adds those of the others in the same order: 0 + o is o. */
-static void bni_ref_attend_values(const bni_attend *a, int r, int block)
+   integers relative to the largest of their block: 4095 steps, like q and k. */
+static void bni_ref_attend_block(const bni_attend *a, int r, int block, int32_t *record)
 {
-    const int d = a->head_dim, dp = bni_pad16(d), start = block * BNI_KV_BLOCK, left = a->pos[r] - start + 1;
+    const int d = a->head_dim, dp = bni_pad16(d), left = a->pos[r] - block * BNI_KV_BLOCK + 1;
     const int n = left < BNI_KV_BLOCK ? left : BNI_KV_BLOCK;
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[block] + a->area);
-    const float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
+    const float scale = a->q_scale[r] * a->scale;
     const int16_t *v = bni_kv_v(area, d);
-    float *o = a->sums + block * bni_attend_step(a) + (ptrdiff_t)r * bni_attend_sums(d), *l = o + dp;
-    float lane[16] = {0}, weighted[BNI_KV_BLOCK], factor;
+    float m = -bni_bits_float(0x7f800000u), score[BNI_KV_BLOCK], weighted[BNI_KV_BLOCK], lane[16] = {0};
     int16_t w[BNI_KV_BLOCK];
     int j, c;
-    if (block == a->first || bni_attend_step(a))
-        memset(o, 0, (size_t)bni_attend_sums(d) * sizeof *o);
     for (j = 0; j < n; j++) {
-        float e = bni_expf(score[j] - a->highest[r]);
+        const float dot = bni_ref_score(a->q + (ptrdiff_t)r * dp, bni_kv_k(area) + 2 * j, d);
+        score[j] = (dot * scale) * bni_kv_k_scale(area, d)[j];
+        m = m > score[j] ? m : score[j];
+    }
+    m = bni_whole(m);
+    for (j = 0; j < n; j++) {
+        const float e = bni_exp2f(score[j] - m);
         lane[j & 15] = lane[j & 15] + e;
         weighted[j] = e * bni_kv_v_scale(area, d)[j];
     }
-    if (n <= 0)
-        return;
-    *l = *l + bni_ref_fold(lane);
-    factor = bni_ref_block_weights(w, weighted, n);
-    for (c = 0; c < d && factor != 0.0f; c++) {
+    record[dp] = (int32_t)bni_float_bits(bni_ref_fold(lane));
+    record[dp + 1] = (int32_t)bni_float_bits(m);
+    record[dp + 2] = (int32_t)bni_float_bits(bni_ref_block_weights(w, weighted, n));
+    for (c = 0; c < d; c++) {
         uint32_t sum = 0;
         for (j = 0; j < n; j++)
             sum += (uint32_t)(w[j] * v[(j >> 1) * 2 * dp + 2 * c + (j & 1)]);
-        o[c] = o[c] + bni_mulf((float)(int32_t)sum, factor);
+        record[c] = (int32_t)sum;
     }
 }
 
-/* o / l at the end. */
-static void bni_ref_attend_join(const bni_attend *a, int r)
+/* How a block joins those before it: both sides change to the larger m, M,
+       o = o 2^(m - M) + sums (factor 2^(m' - M)),  l = l 2^(m - M) + l' 2^(m' - M).
+   This is FlashAttention's walk (Dao et al. 2022), with one difference: m is an integer, so changing to M makes no
+   roundings, and blocks can be found in any order by any thread if they join in theirs. */
+static void bni_ref_attend_add(float *o, const int32_t *record, int d)
 {
-    const int d = a->head_dim, last = bni_attend_last(a) / BNI_KV_BLOCK, n = bni_attend_sums(d);
-    float *o = a->sums + (ptrdiff_t)r * n, *out = a->out[r];
-    int c, block;
-    for (block = 1; block <= last && bni_attend_step(a); block++)
-        for (c = 0; c < n; c++)
-            o[c] = o[c] + o[block * bni_attend_step(a) + c];
+    const int dp = bni_pad16(d);
+    const float m = bni_bits_float((uint32_t)record[dp + 1]), most = o[dp + 1] > m ? o[dp + 1] : m;
+    const float old = bni_exp2f(o[dp + 1] - most), by = bni_exp2f(m - most);
+    const float factor = bni_bits_float((uint32_t)record[dp + 2]) * by;
+    int c;
     for (c = 0; c < d; c++)
-        out[c] = o[c] / o[bni_pad16(d)];
+        o[c] = bni_mulf(o[c], old) + bni_mulf((float)record[c], factor);
+    o[dp] = bni_mulf(o[dp], old) + bni_mulf(bni_bits_float((uint32_t)record[dp]), by);
+    o[dp + 1] = most;
 }
 
-/* out[row] = softmax(q k / sqrt(d)) v for every row of the call. */
+/* out[row] = softmax(q k / sqrt(d)) v for every row of the call: o / l at the end. */
 static void bni_ref_attend(const bni_attend *a)
 {
-    int r, block;
+    const int d = a->head_dim, n = bni_attend_sums(d);
+    float *o = a->scratch;
+    int r, c, block;
     for (r = 0; r < a->n_rows; r++) {
-        if (a->steps & BNI_ATTEND_SCORES)
-            bni_ref_attend_scores(a, r);
-        for (block = a->first; block <= bni_attend_last(a) / BNI_KV_BLOCK && (a->steps & BNI_ATTEND_VALUES); block++)
-            bni_ref_attend_values(a, r, block);
-        if (a->steps & BNI_ATTEND_JOIN)
-            bni_ref_attend_join(a, r);
+        memset(o, 0, (size_t)n * sizeof *o);
+        o[n - 15] = -bni_bits_float(0x7f800000u);
+        for (block = a->first; block < a->end && block * BNI_KV_BLOCK <= a->pos[r]; block++) {
+            int32_t *record = a->steps == BNI_ATTEND_ALL ? (int32_t *)(void *)(o + n) : a->records + ((ptrdiff_t)block * a->n_rows + r) * n;
+            if (a->steps & BNI_ATTEND_BLOCKS)
+                bni_ref_attend_block(a, r, block, record);
+            if (a->steps & BNI_ATTEND_JOIN)
+                bni_ref_attend_add(o, record, d);
+        }
+        for (c = 0; c < d && a->steps & BNI_ATTEND_JOIN; c++)
+            a->out[r][c] = o[c] / o[n - 16];
     }
 }
 
@@ -3880,6 +3896,7 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
        bni_vf_sum highest             the lanes folded by halves, 8 onto 8, 4 onto 4, 2 onto 2, 1 onto 1
        bni_vf_round                   nearest int32, halves to even; of |a| < 2^31, so kernels clamp first
        bni_vf_power2(e)               2^(e - 127), 1 <= e <= 254
+       bni_vf_scaled(a, e)            a 2^e by its exponent's bits: of normal floats, from and to
        bni_vf_magnitude               the bits without the sign, as integers
        bni_vf_from_int f16 bf16       converted, exactly or rounded to even
        bni_vf_unzip zip               elements 0, 2, 4, ... and 1, 3, 5, ... of the 32 floats at p; and back
@@ -3911,6 +3928,7 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
 #define bni_vf_highest BNI_FN(bni_vf_highest)
 #define bni_vf_round BNI_FN(bni_vf_round)
 #define bni_vf_power2 BNI_FN(bni_vf_power2)
+#define bni_vf_scaled BNI_FN(bni_vf_scaled)
 #define bni_vf_magnitude BNI_FN(bni_vf_magnitude)
 #define bni_vf_from_int BNI_FN(bni_vf_from_int)
 #define bni_vf_from_f16 BNI_FN(bni_vf_from_f16)
@@ -4236,6 +4254,10 @@ BNI_VINLINE float bni_vf_highest(bni_vf a)
 }
 BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { return _mm512_cvtps_epi32(a); }
 BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23)); }
+BNI_VINLINE bni_vf bni_vf_scaled(bni_vf a, bni_vi e)
+{
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(e, 23)));
+}
 BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
 {
     return _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff));
@@ -4333,6 +4355,11 @@ BNI_VINLINE bni_vf bni_vf_negate(bni_vf a)
 }
 BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { bni_vi r; BNI_EACH(r.p[i] = bni_round4(a.p[i])) return r; }
 BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { bni_vf r; BNI_EACH(r.p[i] = (bni_pf)((bni_pu)e.p[i] << 23u)) return r; }
+BNI_VINLINE bni_vf bni_vf_scaled(bni_vf a, bni_vi e)
+{
+    BNI_EACH(a.p[i] = (bni_pf)((bni_pu)a.p[i] + ((bni_pu)e.p[i] << 23u)))
+    return a;
+}
 BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
 {
     bni_vi r;
@@ -4459,6 +4486,11 @@ BNI_VINLINE bni_vf bni_vf_negate(bni_vf a)
 }
 BNI_VINLINE bni_vi bni_vf_round(bni_vf a) { bni_vi r; BNI_EACH(r.p[i] = BNI_MM(cvtps_epi32)(a.p[i])) return r; }
 BNI_VINLINE bni_vf bni_vf_power2(bni_vi e) { bni_vf r; BNI_EACH(r.p[i] = (bni_pf)BNI_MM(slli_epi32)(e.p[i], 23)) return r; }
+BNI_VINLINE bni_vf bni_vf_scaled(bni_vf a, bni_vi e)
+{
+    BNI_EACH(a.p[i] = (bni_pf)BNI_MM(add_epi32)((bni_pi)a.p[i], BNI_MM(slli_epi32)(e.p[i], 23)))
+    return a;
+}
 BNI_VINLINE bni_vi bni_vf_magnitude(bni_vf a)
 {
     bni_vi r;
@@ -4708,6 +4740,7 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #endif
 
 #define bni_vf_exp BNI_FN(bni_vf_exp)
+#define bni_vf_exp2 BNI_FN(bni_vf_exp2)
 #define bni_vf_act BNI_FN(bni_vf_act)
 #define bni_over BNI_FN(bni_over)
 #define bni_over_set BNI_FN(bni_over_set)
@@ -4720,8 +4753,9 @@ BNI_VINLINE int32_t bni_vi_highest(bni_vi a)
 #define bni_attend_ahead BNI_FN(bni_attend_ahead)
 #define bni_attend_scores BNI_FN(bni_attend_scores)
 #define bni_attend_weights BNI_FN(bni_attend_weights)
-#define bni_attend_values BNI_FN(bni_attend_values)
-#define bni_attend_join BNI_FN(bni_attend_join)
+#define bni_attend_block BNI_FN(bni_attend_block)
+#define bni_attend_add BNI_FN(bni_attend_add)
+#define bni_attend_out BNI_FN(bni_attend_out)
 #define bni_weights BNI_FN(bni_weights)
 #define bni_weights_tail BNI_FN(bni_weights_tail)
 #define bni_dot_tile BNI_FN(bni_dot_tile)
@@ -4777,6 +4811,21 @@ BNI_VINLINE bni_vf bni_vf_exp(bni_vf x)
     p = bni_vf_mul(p, bni_vf_power2(bni_vi_sub(half, bni_vi_set(1))));
     return bni_vf_mul(p, bni_vf_power2(bni_vi_sub(bni_vi_add(i, bni_vi_set(255)), half)));
 #endif
+}
+
+/* bni_exp2f, likewise. */
+BNI_VINLINE bni_vf bni_vf_exp2(bni_vf x)
+{
+    bni_vf r, p;
+    bni_vi i;
+    x = bni_vf_max(bni_vf_set(-100.0f), x);
+    i = bni_vf_round(x);
+    r = bni_vf_sub(x, bni_vf_from_int(i));
+    p = bni_vf_add(bni_vf_mul(bni_vf_set(BNI_EXP2_C4), r), bni_vf_set(BNI_EXP2_C3));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP2_C2));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(BNI_EXP2_C1));
+    p = bni_vf_add(bni_vf_mul(p, r), bni_vf_set(1.0f));
+    return bni_vf_scaled(p, i);
 }
 
 /* The first n < 16 of the floats at p, zeros behind them. Through memory: reading a whole vector at the end of a buffer
@@ -5038,126 +5087,112 @@ static void bni_pair_products(int n_rows, int n_vectors, int32_t *out, int ld_ou
     }
 }
 
-/* Bytes from the block at start to the next one, or, from the last keys, to the first values (values: 1 while those are
-   read). A block is fetched into the second cache while the one before is at work: reading alone, one core waits. */
-static uintptr_t bni_attend_ahead(const bni_attend *a, int start, int last, int values)
+/* Bytes from the block at start to the next one, 0 from the last. A block is fetched into the second cache while the one
+   before is at work: reading alone, one core waits. */
+static uintptr_t bni_attend_ahead(const bni_attend *a, int start)
 {
-    const uint8_t *here = a->blocks[start / BNI_KV_BLOCK], *next = here;
-    if (start + BNI_KV_BLOCK <= last)
-        next = a->blocks[start / BNI_KV_BLOCK + 1];
-    else if (!values)
-        next = a->blocks[a->first] + (size_t)(2 * BNI_KV_BLOCK * a->head_dim);
-    return (uintptr_t)next - (uintptr_t)here;
+    const int block = start / BNI_KV_BLOCK, next = start + BNI_KV_BLOCK <= bni_attend_last(a) ? block + 1 : block;
+    return (uintptr_t)a->blocks[next] - (uintptr_t)a->blocks[block];
 }
 
-/* The scores of the 64 positions from start on, for every row, into a->scores: -infinity where the row does not look.
-   highest is raised to the largest. ints: scratch [16][ld]. */
-static void bni_attend_scores(const bni_attend *a, int start, uintptr_t ahead, int32_t *ints, int ld)
+/* The scores [n_rows][64] of count positions from start on, also of those that a row does not see. ints: scratch [16][64]. */
+static void bni_attend_scores(const bni_attend *a, int start, int count, uintptr_t ahead, float *scores, int32_t *ints)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
-    const bni_vf never = bni_vf_set(-bni_bits_float(0x7f800000u));
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
     const float *k_scale = bni_kv_k_scale(area, d);
-    int r, v, n, part, count = 0;
-    for (r = 0; r < a->n_rows; r++)
-        count = a->pos[r] - start + 1 > count ? a->pos[r] - start + 1 : count;
-    count = count < BNI_KV_BLOCK ? count : BNI_KV_BLOCK;
+    int r, v, part;
     for (part = 0; part < d; part += 128) {
         const int columns = d - part < 128 ? d - part : 128;
-        bni_pair_products(a->n_rows, (count + 15) / 16, ints, ld, bni_kv_k(area) + part * BNI_KV_BLOCK,
+        bni_pair_products(a->n_rows, (count + 15) / 16, ints, BNI_KV_BLOCK, bni_kv_k(area) + part * BNI_KV_BLOCK,
                           2 * BNI_KV_BLOCK, columns / 2, a->q + part, dp, ahead);
         for (r = 0; r < a->n_rows; r++) {
-            float *score = a->scores + (ptrdiff_t)r * a->ld_scores + start;
+            float *score = scores + r * BNI_KV_BLOCK;
             const bni_vf scale = bni_vf_set(a->q_scale[r] * a->scale);
-            bni_vf max = bni_vf_set(a->highest[r]);
-            n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
-            for (v = 0; v < n; v += 16) {
-                bni_vf s = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + v));
+            for (v = 0; v < count; v += 16) {
+                bni_vf s = bni_vf_from_int(bni_vi_load(ints + r * BNI_KV_BLOCK + v));
                 if (part > 0)
                     s = bni_vf_add(bni_vf_load(score + v), s);
-                if (part + 128 >= d) {
+                if (part + 128 >= d)
                     s = bni_vf_mul(bni_vf_mul(s, scale), bni_vf_load(k_scale + v));
-                    s = bni_vf_keep(s, n - v, never);
-                    max = bni_vf_max(max, s);
-                }
                 bni_vf_store(score + v, s);
             }
-            a->highest[r] = bni_vf_highest(max);
         }
     }
 }
 
-/* The weights w[64] of one row in one block of 64 positions, of which it sees the first n, and their factor as
-   bni_ref_block_weights returns it. *l grows by the sum of exponentials. */
-/* Scores behind n may be of an earlier call: bni_vf_keep puts zeros in their place before anything is summed. */
-static float bni_attend_weights(int16_t *w, const float *score, const float *v_scale, float highest, int n, float *l)
+/* The weights w[64] of one row in a block of which it sees the first n positions; about: of its record, l, m and the
+   factor. */
+static void bni_attend_weights(int16_t *w, int32_t *about, const float *score, const float *v_scale, int n)
 {
-    const bni_vf zero = bni_vf_set(0.0f), m = bni_vf_set(highest);
-    bni_vf sum = zero, weighted[4] = {zero, zero, zero, zero}, s;
+    const bni_vf zero = bni_vf_set(0.0f), never = bni_vf_set(-bni_bits_float(0x7f800000u));
+    bni_vf highest = never, sum = zero, weighted[4] = {zero, zero, zero, zero}, s;
     bni_vi max = bni_vi_set(0);
     uint32_t top;
+    float m;
     int v;
-    for (v = 0; v < 4 && 16 * v < n; v++) {
-        bni_vf e = bni_vf_keep(bni_vf_exp(bni_vf_sub(bni_vf_load(score + 16 * v), m)), n - 16 * v, zero);
+    for (v = 0; 16 * v < n; v++)
+        highest = bni_vf_max(highest, bni_vf_keep(bni_vf_load(score + 16 * v), n - 16 * v, never));
+    m = bni_whole(bni_vf_highest(highest));
+    for (v = 0; 16 * v < n; v++) {
+        bni_vf e = bni_vf_exp2(bni_vf_sub(bni_vf_load(score + 16 * v), bni_vf_set(m)));
+        e = bni_vf_keep(e, n - 16 * v, zero);
         sum = bni_vf_add(sum, e);
         weighted[v] = bni_vf_keep(bni_vf_mul(e, bni_vf_load(v_scale + 16 * v)), n - 16 * v, zero);
         max = bni_vi_max(max, bni_vf_magnitude(weighted[v]));
     }
-    *l = *l + bni_vf_sum(sum);
-    memset(w, 0, BNI_KV_BLOCK * sizeof *w);
     top = (uint32_t)bni_vi_highest(max);
-    if (top < BNI_TINY_BITS)
-        return 0.0f;
-    if (top >= 0x7f800000u)
-        return bni_bits_float(0x7fc00000u);
+    about[0] = (int32_t)bni_float_bits(bni_vf_sum(sum));
+    about[1] = (int32_t)bni_float_bits(m);
+    about[2] = (int32_t)(top < BNI_TINY_BITS ? 0u : top >= 0x7f800000u ? 0x7fc00000u : bni_float_bits(bni_bits_float(top) / 4095.0f));
+    memset(w, 0, BNI_KV_BLOCK * sizeof *w);
     s = bni_vf_set(4095.0f / bni_bits_float(top));
-    for (v = 0; v < 4 && 16 * v < n; v++)
+    for (v = 0; 16 * v < n && top >= BNI_TINY_BITS && top < 0x7f800000u; v++)
         bni_vi_to_i16(w + 16 * v, bni_vf_round(bni_vf_mul(weighted[v], s)));
-    return bni_bits_float(top) / 4095.0f;
 }
 
-/* o += factor * (w . V) for the block from start on, and l grows; sums: o and l of the rows. Scratch: w [16][64], ints
-   [16][ld]. */
-static void bni_attend_values(const bni_attend *a, int start, uintptr_t ahead, float *sums, int16_t *w, int32_t *ints, int ld)
+/* The records of all rows that see the block at start. room: scratch, ints [16][64] | scores [16][64] | w int16 [16][64]. */
+static void bni_attend_block(const bni_attend *a, int start, int32_t *record, float *room)
 {
-    const int d = a->head_dim, dp = bni_pad16(d);
+    const int d = a->head_dim, dp = bni_pad16(d), ld = bni_attend_sums(d), last = bni_attend_last(a);
+    const int count = last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK;
+    const uintptr_t ahead = bni_attend_ahead(a, start);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
-    float factor[BNI_ATTEND_ROWS];
-    int r, c, n, count = 0;
+    float *scores = room + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK;
+    int16_t *w = (int16_t *)(void *)(scores + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK);
+    int r;
+    bni_attend_scores(a, start, count, ahead, scores, (int32_t *)(void *)room);
     for (r = 0; r < a->n_rows; r++) {
-        n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
-        factor[r] = 0.0f;
+        const int n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
         if (n > 0)
-            factor[r] = bni_attend_weights(w + r * BNI_KV_BLOCK, a->scores + (ptrdiff_t)r * a->ld_scores + start,
-                                           bni_kv_v_scale(area, d), a->highest[r], n, sums + r * bni_attend_sums(d) + dp);
+            bni_attend_weights(w + r * BNI_KV_BLOCK, record + r * ld + dp, scores + r * BNI_KV_BLOCK, bni_kv_v_scale(area, d), n);
         else
             memset(w + r * BNI_KV_BLOCK, 0, BNI_KV_BLOCK * sizeof *w);
-        count = n > count ? n : count;
     }
-    bni_pair_products(a->n_rows, dp / 16, ints, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
-    for (r = 0; r < a->n_rows; r++) {
-        const bni_vf f = bni_vf_set(factor[r]);
-        float *to = sums + r * bni_attend_sums(d);
-        for (c = 0; c < dp && factor[r] != 0.0f; c += 16) {
-            bni_vf v = bni_vf_from_int(bni_vi_load(ints + (ptrdiff_t)r * ld + c));
-            bni_vf_store(to + c, bni_vf_add(bni_vf_load(to + c), bni_vf_mul(v, f)));
-        }
-    }
+    bni_pair_products(a->n_rows, dp / 16, record, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
 }
 
-/* The blocks' sums, of all rows at once, to those of the first; then o / l. */
-static void bni_attend_join(const bni_attend *a, int last)
+/* bni_ref_attend_add. */
+static void bni_attend_add(float *o, const int32_t *record, int dp)
 {
-    const int d = a->head_dim, dp = bni_pad16(d), n = a->n_rows * bni_attend_sums(d);
-    int r, c, block;
-    for (c = 0; c < n && bni_attend_step(a); c += 16) {
-        bni_vf sum = bni_vf_load(a->sums + c);
-        for (block = 1; block <= last / BNI_KV_BLOCK; block++)
-            sum = bni_vf_add(sum, bni_vf_load(a->sums + block * bni_attend_step(a) + c));
-        bni_vf_store(a->sums + c, sum);
-    }
+    const float m = bni_bits_float((uint32_t)record[dp + 1]), most = o[dp + 1] > m ? o[dp + 1] : m;
+    const float old = bni_exp2f(o[dp + 1] - most), by = bni_exp2f(m - most);
+    const bni_vf factor = bni_vf_set(bni_bits_float((uint32_t)record[dp + 2]) * by), keep = bni_vf_set(old);
+    int c;
+    for (c = 0; c < dp; c += 16)
+        bni_vf_store(o + c, bni_vf_add(bni_vf_mul(bni_vf_load(o + c), keep),
+                                       bni_vf_mul(bni_vf_from_int(bni_vi_load(record + c)), factor)));
+    o[dp] = bni_mulf(o[dp], old) + bni_mulf(bni_bits_float((uint32_t)record[dp]), by);
+    o[dp + 1] = most;
+}
+
+/* o / l. */
+static void bni_attend_out(const bni_attend *a)
+{
+    const int d = a->head_dim, dp = bni_pad16(d);
+    int r, c;
     for (r = 0; r < a->n_rows; r++) {
-        float *o = a->sums + r * bni_attend_sums(d);
+        float *o = a->scratch + r * bni_attend_sums(d);
         const bni_vf l = bni_vf_set(o[dp]);
         for (c = 0; c < dp; c += 16)
             bni_vf_store(o + c, bni_vf_div(bni_vf_load(o + c), l));
@@ -5165,29 +5200,27 @@ static void bni_attend_join(const bni_attend *a, int last)
     }
 }
 
-/* Two walks over the blocks of 64 positions: all scores and the largest of each row, then weights and values. Not the
-   one walk of FlashAttention, which rescales its sums whenever the largest score grows: more roundings, and others
-   wherever rows are grouped in another way. Cost: the scores wait in memory, one float per position and row.
-   scratch: w int16 [16][64] | ints int32 [16][ld], as bni_attend_scratch counts. Rows of a tile may end in different
-   blocks: each takes only positions up to its own. */
+/* Block after block. Rows may end in different ones: each takes only positions up to its own. */
 static void BNI_FN(bni_attend)(const bni_attend *a)
 {
-    const int d = a->head_dim, ld = bni_pad16(d) > BNI_KV_BLOCK ? bni_pad16(d) : BNI_KV_BLOCK, last = bni_attend_last(a);
-    int16_t *w = (int16_t *)(void *)a->scratch;
-    int32_t *ints = (int32_t *)(void *)(a->scratch + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK / 2);
-    int r, start = a->first * BNI_KV_BLOCK;
-    for (r = 0; r < a->n_rows && (a->steps & BNI_ATTEND_SCORES); r++)
-        a->highest[r] = -bni_bits_float(0x7f800000u);
-    for (; start <= last && (a->steps & BNI_ATTEND_SCORES); start += BNI_KV_BLOCK)
-        bni_attend_scores(a, start, bni_attend_ahead(a, start, last, 0), ints, ld);
-    for (start = a->first * BNI_KV_BLOCK; start <= last && (a->steps & BNI_ATTEND_VALUES); start += BNI_KV_BLOCK) {
-        float *sums = a->sums + start / BNI_KV_BLOCK * bni_attend_step(a);
-        if (start == a->first * BNI_KV_BLOCK || bni_attend_step(a))
-            memset(sums, 0, (size_t)(a->n_rows * bni_attend_sums(d)) * sizeof *sums);
-        bni_attend_values(a, start, bni_attend_ahead(a, start, last, 1), sums, w, ints, ld);
+    const int d = a->head_dim, n = bni_attend_sums(d), last = bni_attend_last(a);
+    float *sums = a->scratch, *room = sums + 2 * (int)BNI_ATTEND_ROWS * n;
+    int r, start;
+    memset(sums, 0, (size_t)(a->n_rows * n) * sizeof *sums);
+    for (r = 0; r < a->n_rows; r++)
+        sums[r * n + n - 15] = -bni_bits_float(0x7f800000u);
+    for (start = a->first * BNI_KV_BLOCK; start <= last; start += BNI_KV_BLOCK) {
+        int32_t *record = (int32_t *)(void *)(sums + (int)BNI_ATTEND_ROWS * n);
+        if (a->steps != BNI_ATTEND_ALL)
+            record = a->records + (ptrdiff_t)(start / BNI_KV_BLOCK) * a->n_rows * n;
+        if (a->steps & BNI_ATTEND_BLOCKS)
+            bni_attend_block(a, start, record, room);
+        for (r = 0; r < a->n_rows && a->steps & BNI_ATTEND_JOIN; r++)
+            if (a->pos[r] >= start)
+                bni_attend_add(sums + r * n, record + r * n, n - 16);
     }
     if (a->steps & BNI_ATTEND_JOIN)
-        bni_attend_join(a, last);
+        bni_attend_out(a);
 }
 
 #if BNI_ISA == BNI_ISA_AVX512 && BNI_HAVE_AMX
@@ -5215,25 +5248,22 @@ static void bni_tiles_configure(int n_rows)
 
 enum { BNI_TILES_ROWS = 12 };          /* of a call from which tiles pay */
 
-/* 45 KiB at head size 128, see bni_attend_scratch. */
+/* 182 KiB at head size 128, see bni_attend_scratch. */
 typedef struct bni_tiles_room {
     int chunks;                      /* of 64 columns */
     int least[BNI_ATTEND_MOST / 16], most[BNI_ATTEND_MOST / 16];     /* positions of the rows of a group of 16 */
+    float *o;                        /* [BNI_ATTEND_MOST][bni_attend_sums]; l and m stand apart: */
+    float *l, *m;                    /* [BNI_ATTEND_MOST], as are these: */
+    float *scale;                    /* of scores */
+    float *old, *factor;             /* of a block: by which o and l shrink and what its values are multiplied with; */
+    float *by;                       /* m', then by which weights become integers */
+    float *sum, *top;                /* [BNI_ATTEND_MOST][16] by lanes, of a block: of exponentials; the largest weight */
+    float *score;                    /* [BNI_ATTEND_MOST][64] */
     uint8_t *q;                      /* [groups of 16 rows][chunks][planes l, h][16][64] */
     uint8_t *w;                      /* [groups][planes][16][64] */
     uint8_t *block;                  /* [2][planes][16][64] of keys or values */
     int32_t *sums;                   /* [2][3 sums][16][16] */
-    float *scale, *l;                /* [BNI_ATTEND_MOST], of scores; sum of exponentials */
-    float *factor, *by;              /* the same, of a block: of its values; by which weights become integers */
-    float *highest, *sum, *top;      /* [..][16] by lanes: of scores; of a block: of exponentials, of weights */
 } bni_tiles_room;
-
-/* Row first's scores of the block at start; those of the next row follow. A block's stand together, unlike
-   bni_attend's: rows far apart would be as many pages. */
-BNI_VINLINE float *bni_tiles_row(const bni_attend *a, int first, int start)
-{
-    return a->scores + (ptrdiff_t)start * a->n_rows + (ptrdiff_t)first * BNI_KV_BLOCK;
-}
 
 /* Dwords (a0 a1) of int16 and (b0 b1) to bytes a0 b0 a1 b1, low ones at to and high ones 1024 further on. */
 BNI_VINLINE void bni_tiles_split(uint8_t *to, bni_vi a, bni_vi b)
@@ -5304,7 +5334,7 @@ BNI_VINLINE bni_vf bni_tiles_sum(const int32_t *sums)
 typedef struct bni_tiles_job {
     int first, n_rows;               /* of the call */
     int at, column;                  /* the first position; the first column */
-    int usual;                       /* 16 rows that see all of these positions, all columns at once */
+    int usual;                       /* 16 rows, of scores all columns at once, of values all rows in the block */
     float *to;                       /* of row first; the next rows' stand step further on */
     ptrdiff_t step;
     const float *k_scale;            /* [16] */
@@ -5319,15 +5349,14 @@ static void bni_tiles_rows(int values, const bni_attend *a, const bni_tiles_room
     for (r = 0; r < j->n_rows; r++, to += j->step) {
         const int row = j->first + r;
         bni_vf s = bni_tiles_sum(sums + 16 * r);
+        if (values && a->pos[row] < j->at)
+            continue;
         if (values)
             s = bni_vf_add(bni_vf_load(to), bni_vf_mul(s, bni_vf_set(t->factor[row])));
         else if (j->column > 0)
             s = bni_vf_add(bni_vf_load(to), s);
-        if (!values && j->column + 128 >= a->head_dim) {
+        if (!values && j->column + 128 >= a->head_dim)
             s = bni_vf_mul(bni_vf_mul(s, bni_vf_set(t->scale[row])), bni_vf_load(j->k_scale));
-            s = bni_vf_keep(s, a->pos[row] - j->at + 1, bni_vf_set(-bni_bits_float(0x7f800000u)));
-            bni_vf_store(t->highest + 16 * row, bni_vf_max(bni_vf_load(t->highest + 16 * row), s));
-        }
         bni_vf_store(to, s);
     }
 }
@@ -5345,7 +5374,7 @@ BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const int n, co
     int32_t *put = t->sums + (odd ? 0 : 768);
     const int32_t *sums = t->sums + (odd ? 768 : 0);
     const float *by = usual ? (values ? t->factor : t->scale) + before->first : NULL;
-    float *highest = usual ? t->highest + 16 * before->first : NULL, *to = usual ? before->to : NULL;
+    float *to = usual ? before->to : NULL;
     const ptrdiff_t step = values && usual ? before->step : (ptrdiff_t)BNI_KV_BLOCK;
     const bni_vf k_scale = bni_vf_load(usual ? before->k_scale : t->scale);
     int c, i;
@@ -5368,13 +5397,9 @@ BNI_VINLINE void bni_tiles_turn(const int values, const int odd, const int n, co
         if (usual) { \
             BNI_UNROLL for (i = 0; i < 4 / n; i++, sums += 16, to += step) { \
                 bni_vf s = bni_vf_mul(bni_tiles_sum(sums), bni_vf_set(by[i])); \
-                s = values ? bni_vf_add(bni_vf_load(to), s) : bni_vf_mul(s, k_scale); \
-                bni_vf_store(to, s); \
-                if (!values) \
-                    bni_vf_store(highest + 16 * i, bni_vf_max(bni_vf_load(highest + 16 * i), s)); \
+                bni_vf_store(to, values ? bni_vf_add(bni_vf_load(to), s) : bni_vf_mul(s, k_scale)); \
             } \
             by += 4 / n; \
-            highest += 16 * (4 / n); \
         } \
     } while (0)
 #define BNI_PUT(even_sum, odd_sum) do { \
@@ -5415,10 +5440,19 @@ BNI_VINLINE void bni_tiles_last(const int values, const bni_attend *a, const bni
         bni_tiles_rows(values, a, t, &jobs[(k - 1) % 3], t->sums + 768 * ((k - 1) % 2));
 }
 
+/* The part-th of parts of n bytes at p, of the next block, to the second cache: 4 % at 4,096 tokens. Job by job, because a
+   core waits for no more than 16 lines at a time. */
+BNI_VINLINE void bni_tiles_fetch(uintptr_t p, int n, int part, int parts)
+{
+    const uintptr_t end = p + (uintptr_t)(n / 64 * (part + 1) / parts * 64);
+    for (p += (uintptr_t)(n / 64 * part / parts * 64); p < end; p += 64)
+        __builtin_prefetch((const void *)p, 0, 2);
+}
+
 /* What t->block holds, n tiles of keys from position at or of values from a column on, times each group of rows that
-   sees position at. Result: k, the number of jobs, grown. values: a constant. */
+   sees position at. Result: k, the number of jobs, grown. values: a constant. fetch: as many bytes, of the next block. */
 BNI_VINLINE int bni_tiles_groups(const int values, const int n, const bni_attend *a, const bni_tiles_room *t, int at,
-                                 int column, bni_tiles_job jobs[3], int k)
+                                 int column, uintptr_t fetch, bni_tiles_job jobs[3], int k)
 {
     const int n_groups = (a->n_rows + 15) / 16, sums = bni_attend_sums(a->head_dim), in_block = at % BNI_KV_BLOCK;
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[at / BNI_KV_BLOCK] + a->area);     /* only read */
@@ -5426,18 +5460,17 @@ BNI_VINLINE int bni_tiles_groups(const int values, const int n, const bni_attend
     for (g = 0; g < n_groups; g++) {
         const uint8_t *left = values ? t->w + 2048 * g : t->q + 2048 * (g * t->chunks + column / 64);
         bni_tiles_job *j = &jobs[k % 3];
+        bni_tiles_fetch(fetch, 2048 * n, g, n_groups);
         if (t->most[g] < at)
             continue;
         j->first = 16 * g;
         j->n_rows = a->n_rows - j->first < 16 ? a->n_rows - j->first : 16;
         j->at = at;
         j->column = column;
-        j->to = bni_tiles_row(a, j->first, at - in_block) + in_block;
-        if (values)
-            j->to = a->sums + (ptrdiff_t)j->first * sums + column;
+        j->to = values ? t->o + j->first * sums + column : t->score + j->first * BNI_KV_BLOCK + in_block;
         j->step = values ? sums : BNI_KV_BLOCK;
         j->k_scale = bni_kv_k_scale(area, a->head_dim) + in_block;
-        j->usual = j->n_rows == 16 && (values || (at + 15 <= t->least[g] && a->head_dim <= 128));
+        j->usual = j->n_rows == 16 && (values ? at <= t->least[g] : a->head_dim <= 128);
         if (k % 2)
             bni_tiles_turn(values, 1, n, a, t, left, jobs, k);
         else
@@ -5447,17 +5480,18 @@ BNI_VINLINE int bni_tiles_groups(const int values, const int n, const bni_attend
     return k;
 }
 
-/* One step of a fold: sums, or (most) the largest of integers. */
-BNI_VINLINE bni_vf bni_tiles_half(const int most, bni_vf a, bni_vf b)
+/* One step of a fold: sums, the largest of floats or of integers. */
+enum { BNI_FOLD_SUM, BNI_FOLD_FLOATS, BNI_FOLD_INTS };
+BNI_VINLINE bni_vf bni_tiles_half(const int kind, bni_vf a, bni_vf b)
 {
-    if (most)
+    if (kind == BNI_FOLD_INTS)
         return _mm512_castsi512_ps(bni_vi_max(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-    return bni_vf_add(a, b);
+    return kind == BNI_FOLD_SUM ? bni_vf_add(a, b) : bni_vf_max(a, b);
 }
 
 /* 16 rows of lanes folded by halves at once, as bni_vf_sum does one: lane r is the sum of row r. Two, then four rows
    share a vector. */
-BNI_VINLINE bni_vf bni_tiles_fold(const int most, const float *lanes)
+BNI_VINLINE bni_vf bni_tiles_fold(const int kind, const float *lanes)
 {
     bni_vf v[16];
     int i;
@@ -5465,35 +5499,57 @@ BNI_VINLINE bni_vf bni_tiles_fold(const int most, const float *lanes)
         v[i] = bni_vf_load(lanes + 16 * i);
     BNI_UNROLL for (i = 0; i < 4; i++) {
         bni_vf *u = v + i, b;
-        u[0] = bni_tiles_half(most, _mm512_shuffle_f32x4(u[0], u[4], 0x44), _mm512_shuffle_f32x4(u[0], u[4], 0xee));
-        b = bni_tiles_half(most, _mm512_shuffle_f32x4(u[8], u[12], 0x44), _mm512_shuffle_f32x4(u[8], u[12], 0xee));
-        u[0] = bni_tiles_half(most, _mm512_shuffle_f32x4(u[0], b, 0x88), _mm512_shuffle_f32x4(u[0], b, 0xdd));
+        u[0] = bni_tiles_half(kind, _mm512_shuffle_f32x4(u[0], u[4], 0x44), _mm512_shuffle_f32x4(u[0], u[4], 0xee));
+        b = bni_tiles_half(kind, _mm512_shuffle_f32x4(u[8], u[12], 0x44), _mm512_shuffle_f32x4(u[8], u[12], 0xee));
+        u[0] = bni_tiles_half(kind, _mm512_shuffle_f32x4(u[0], b, 0x88), _mm512_shuffle_f32x4(u[0], b, 0xdd));
     }
     BNI_UNROLL for (i = 0; i < 4; i += 2)
-        v[i] = bni_tiles_half(most, _mm512_shuffle_ps(v[i], v[i + 1], 0x44), _mm512_shuffle_ps(v[i], v[i + 1], 0xee));
-    return bni_tiles_half(most, _mm512_shuffle_ps(v[0], v[2], 0x88), _mm512_shuffle_ps(v[0], v[2], 0xdd));
+        v[i] = bni_tiles_half(kind, _mm512_shuffle_ps(v[i], v[i + 1], 0x44), _mm512_shuffle_ps(v[i], v[i + 1], 0xee));
+    return bni_tiles_half(kind, _mm512_shuffle_ps(v[0], v[2], 0x88), _mm512_shuffle_ps(v[0], v[2], 0xdd));
 }
 
-/* The weights of all rows in the block at start (bni_attend_weights), step by step for all of them, so that none waits
-   for another. First, exponentials times scales in place of the scores, and by lanes their sum and the largest magnitude.
-   whole, a constant: the rows, [first, last), see all 64 positions. */
-BNI_VINLINE void bni_tiles_exp(const int whole, const bni_attend *a, const bni_tiles_room *t, int first, int last,
-                               int start)
+/* The weights of a block (bni_attend_weights), step by step for rows [first, first + 16) at a time, so that none waits
+   for another. How many of positions at ... at + 15 a row sees: */
+BNI_INLINE int bni_tiles_seen(const bni_attend *a, int row, int at) { return row < a->n_rows ? a->pos[row] - at + 1 : 0; }
+
+/* First m' and, for o and l, what bni_ref_attend_add finds; factor will be multiplied by the block's. A row that sees
+   nothing has m' = -infinity. whole, a constant: the rows see all 64 positions. */
+BNI_VINLINE void bni_tiles_highest(const int whole, const bni_attend *a, const bni_tiles_room *t, int first, int start)
+{
+    const bni_vf never = bni_vf_set(-bni_bits_float(0x7f800000u)), before = bni_vf_load(t->m + first);
+    bni_vf m, most;
+    int r, v;
+    for (r = first; r < first + 16; r++) {
+        m = never;
+        BNI_UNROLL for (v = 0; v < 64; v += 16) {
+            const bni_vf s = bni_vf_load(t->score + r * BNI_KV_BLOCK + v);
+            m = bni_vf_max(m, whole ? s : bni_vf_keep(s, bni_tiles_seen(a, r, start + v), never));
+        }
+        bni_vf_store(t->top + 16 * r, m);
+    }
+    m = _mm512_roundscale_ps(bni_tiles_fold(BNI_FOLD_FLOATS, t->top + 16 * first), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    most = bni_vf_max(before, m);
+    bni_vf_store(t->m + first, most);
+    bni_vf_store(t->by + first, m);
+    bni_vf_store(t->old + first, bni_vf_exp2(bni_vf_sub(before, most)));
+    bni_vf_store(t->factor + first, bni_vf_exp2(bni_vf_sub(m, most)));
+}
+
+/* Exponentials times scales in place of the scores, and by lanes their sum and the largest magnitude. */
+BNI_VINLINE void bni_tiles_exp(const int whole, const bni_attend *a, const bni_tiles_room *t, int first, int start)
 {
     const bni_vf zero = bni_vf_set(0.0f);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
     const float *v_scale = bni_kv_v_scale(area, a->head_dim);
-    float *score = bni_tiles_row(a, first, start);
+    float *score = t->score + first * BNI_KV_BLOCK;
     int r, v;
-    for (r = first; r < last; r++, score += BNI_KV_BLOCK) {
-        const bni_vf m = bni_vf_set(a->highest[r]);
+    for (r = first; r < first + 16; r++, score += BNI_KV_BLOCK) {
+        const bni_vf m = bni_vf_set(t->by[r]);
         bni_vf sum = zero;
         bni_vi top = bni_vi_set(0);
-        if (r % 8 == 0)
-            BNI_TILE_AWAKE;
         BNI_UNROLL for (v = 0; v < 4; v++) {
-            const int n = a->pos[r] - start - 16 * v + 1;
-            bni_vf e = bni_vf_exp(bni_vf_sub(bni_vf_load(score + 16 * v), m)), x;
+            const int n = whole ? 16 : bni_tiles_seen(a, r, start + 16 * v);
+            bni_vf e = bni_vf_exp2(bni_vf_sub(bni_vf_load(score + 16 * v), m)), x;
             e = whole ? e : bni_vf_keep(e, n, zero);
             sum = bni_vf_add(sum, e);
             x = bni_vf_mul(e, bni_vf_load(v_scale + 16 * v));
@@ -5506,33 +5562,54 @@ BNI_VINLINE void bni_tiles_exp(const int whole, const bni_attend *a, const bni_t
     }
 }
 
-/* Then, for a group, the factors, the numbers by which weights become integers, and l grows. Where the factor is 0 or
-   NaN (bni_ref_block_weights) it does not matter what the weights are. */
+/* Then the factors, the numbers by which weights become integers, and l. Where the factor is 0 or NaN
+   (bni_ref_block_weights) it does not matter what the weights are. */
 static void bni_tiles_factors(const bni_tiles_room *t, int first)
 {
-    const bni_vf top = bni_tiles_fold(1, t->top + 16 * first), range = bni_vf_set(4095.0f);
+    const bni_vf top = bni_tiles_fold(BNI_FOLD_INTS, t->top + 16 * first), range = bni_vf_set(4095.0f);
+    const bni_vf old = bni_vf_load(t->old + first), by = bni_vf_load(t->factor + first);
     const bni_vi bits = _mm512_castps_si512(top);
     const __mmask16 large = _mm512_cmpge_epi32_mask(bits, bni_vi_set(0x7f800000));
     const __mmask16 usual = _mm512_cmpge_epi32_mask(bits, bni_vi_set((int32_t)BNI_TINY_BITS));
-    bni_vf_store(t->l + first, bni_vf_add(bni_vf_load(t->l + first), bni_tiles_fold(0, t->sum + 16 * first)));
+    const bni_vf factor = _mm512_mask_mov_ps(_mm512_maskz_mov_ps(usual, bni_vf_div(top, range)), large,
+                                             bni_vf_set(bni_bits_float(0x7fc00000u)));
+    bni_vf_store(t->l + first, bni_vf_add(bni_vf_mul(bni_vf_load(t->l + first), old),
+                                          bni_vf_mul(bni_tiles_fold(BNI_FOLD_SUM, t->sum + 16 * first), by)));
+    bni_vf_store(t->factor + first, bni_vf_mul(factor, by));
     bni_vf_store(t->by + first, _mm512_maskz_mov_ps(usual, bni_vf_div(range, top)));
-    bni_vf_store(t->factor + first, _mm512_mask_mov_ps(_mm512_maskz_mov_ps(usual, bni_vf_div(top, range)), large,
-                                                       bni_vf_set(bni_bits_float(0x7fc00000u))));
+}
+
+/* o shrinks where a larger m was found: soon, that is seldom. */
+static void bni_tiles_shrink(const bni_attend *a, const bni_tiles_room *t, int first)
+{
+    unsigned rows = _mm512_cmpneq_ps_mask(bni_vf_load(t->old + first), bni_vf_set(1.0f));
+    const int dp = bni_pad16(a->head_dim);
+    int r, c;
+    for (r = first; rows; r++, rows >>= 1)
+        for (c = 0; c < dp && rows & 1u; c += 16) {
+            float *o = t->o + r * bni_attend_sums(dp) + c;
+            bni_vf_store(o, bni_vf_mul(bni_vf_load(o), bni_vf_set(t->old[r])));
+        }
 }
 
 static void bni_tiles_weights(const bni_attend *a, const bni_tiles_room *t, int start)
 {
-    const float *x = bni_tiles_row(a, 0, start);
+    const float *x = t->score;
     int first, r, v;
     for (first = 0; first < a->n_rows; first += 16) {
-        const int last = first + 16 < a->n_rows ? first + 16 : a->n_rows;
-        if (t->least[first / 16] >= start + BNI_KV_BLOCK - 1)
-            bni_tiles_exp(1, a, t, first, last, start);
-        else
-            bni_tiles_exp(0, a, t, first, last, start);
+        BNI_TILE_AWAKE;
+        if (first + 16 <= a->n_rows && t->least[first / 16] >= start + BNI_KV_BLOCK - 1) {
+            bni_tiles_highest(1, a, t, first, start);
+            bni_tiles_exp(1, a, t, first, start);
+        } else {
+            bni_tiles_highest(0, a, t, first, start);
+            bni_tiles_exp(0, a, t, first, start);
+        }
     }
-    for (first = 0; first < a->n_rows; first += 16)
+    for (first = 0; first < a->n_rows; first += 16) {
         bni_tiles_factors(t, first);
+        bni_tiles_shrink(a, t, first);
+    }
     for (r = 0; r < a->n_rows; r++, x += BNI_KV_BLOCK) {
         const bni_vf by = bni_vf_set(t->by[r]);
         bni_vi w[4];
@@ -5545,84 +5622,72 @@ static void bni_tiles_weights(const bni_attend *a, const bni_tiles_room *t, int 
     }
 }
 
-/* The part-th of parts of n bytes at p, of the next block, to the second cache: 4 % at 4,096 tokens. */
-BNI_VINLINE void bni_tiles_fetch(uintptr_t p, int n, int part, int parts)
-{
-    const uintptr_t end = p + (uintptr_t)(n * (part + 1) / parts);
-    for (p += (uintptr_t)(n * part / parts); p < end; p += 64)
-        __builtin_prefetch((const void *)p, 0, 2);
-}
-
-/* The block at start, in one of the two walks. */
-static void bni_tiles_block(const bni_attend *a, const bni_tiles_room *t, int start, int count, int values)
+/* The block at start: keys to scores, weights, values to o. The next one is fetched meanwhile. */
+static void bni_tiles_block(const bni_attend *a, const bni_tiles_room *t, int start, int count)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
     uint8_t *area = (uint8_t *)(uintptr_t)(a->blocks[start / BNI_KV_BLOCK] + a->area);     /* only read */
-    const uintptr_t ahead = bni_attend_ahead(a, start, bni_attend_last(a), values);
+    const uintptr_t ahead = bni_attend_ahead(a, start);
     bni_tiles_job jobs[3];
     int at, column, k = 0;
-    if (values)
-        bni_tiles_weights(a, t, start);
-    for (column = 0; column < dp && values; column += 16) {
-        bni_tiles_fetch((uintptr_t)bni_kv_v(area, d) + ahead, 2 * BNI_KV_BLOCK * dp, column / 16, dp / 16);
-        if (ahead)
-            bni_tiles_fetch((uintptr_t)bni_tiles_row(a, 0, start + BNI_KV_BLOCK), 4 * BNI_KV_BLOCK * a->n_rows, column / 16,
-                            dp / 16);
-        bni_tiles_cut(t->block, bni_kv_v(area, d) + 2 * column, 2 * dp, (count + 1) / 2, 1);
-        k = bni_tiles_groups(1, 1, a, t, start, column, jobs, k);
-    }
-    for (column = 0; column < d && !values; column += 128) {
+    for (column = 0; column < d; column += 128) {
         const int n = d - column < 128 ? d - column : 128, chunks = (n + 63) / 64;
         for (at = 0; at < count; at += 16) {
-            bni_tiles_fetch((uintptr_t)bni_kv_k(area) + ahead, 2 * BNI_KV_BLOCK * d, at / 16, 4);
+            const uintptr_t fetch = (uintptr_t)(bni_kv_k(area) + (column + at * chunks) * BNI_KV_BLOCK) + ahead;
             bni_tiles_cut(t->block, bni_kv_k(area) + column * BNI_KV_BLOCK + 2 * at, 2 * BNI_KV_BLOCK, n / 2, chunks);
             if (chunks == 2)
-                k = bni_tiles_groups(0, 2, a, t, start + at, column, jobs, k);
+                k = bni_tiles_groups(0, 2, a, t, start + at, column, fetch, jobs, k);
             else
-                k = bni_tiles_groups(0, 1, a, t, start + at, column, jobs, k);
+                k = bni_tiles_groups(0, 1, a, t, start + at, column, fetch, jobs, k);
         }
     }
-    if (values)
-        bni_tiles_last(1, a, t, jobs, k);
-    else
-        bni_tiles_last(0, a, t, jobs, k);
+    bni_tiles_last(0, a, t, jobs, k);
+    bni_tiles_weights(a, t, start);
+    for (column = k = 0; column < dp; column += 16) {
+        const uintptr_t fetch = (uintptr_t)(bni_kv_v(area, d) + column * BNI_KV_BLOCK) + ahead;
+        bni_tiles_cut(t->block, bni_kv_v(area, d) + 2 * column, 2 * dp, (count + 1) / 2, 1);
+        k = bni_tiles_groups(1, 1, a, t, start, column, fetch, jobs, k);
+    }
+    bni_tiles_last(1, a, t, jobs, k);
 }
 
-/* Cuts the scratch up and fills in what does not change. Lanes of rows that fill up the last group need only be
-   numbers. */
+/* Cuts the scratch up and fills in what does not change. */
 static void bni_tiles_begin(const bni_attend *a, bni_tiles_room *t)
 {
-    const int n_groups = (a->n_rows + 15) / 16, most = BNI_ATTEND_MOST;
+    const int n_groups = (a->n_rows + 15) / 16, most = BNI_ATTEND_MOST, n = bni_attend_sums(a->head_dim);
     int r, i;
     t->chunks = (a->head_dim + 63) / 64;
-    t->scale = a->scratch;
-    t->l = t->scale + most;
-    t->factor = t->l + most;
+    t->o = a->scratch;
+    t->l = t->o + most * n;
+    t->m = t->l + most;
+    t->scale = t->m + most;
+    t->old = t->scale + most;
+    t->factor = t->old + most;
     t->by = t->factor + most;
-    t->highest = t->by + most;
-    t->sum = t->highest + most * 16;
+    t->sum = t->by + most;
     t->top = t->sum + most * 16;
-    t->sums = (int32_t *)(void *)(t->top + most * 16);
+    t->score = t->top + most * 16;
+    t->sums = (int32_t *)(void *)(t->score + most * BNI_KV_BLOCK);
     t->block = (uint8_t *)(t->sums + 2 * 768);
     t->w = t->block + 2 * 2048;
     t->q = t->w + most / 16 * 2048;
-    memset(t->sum, 0, (size_t)(2 * most * 16) * sizeof *t->sum);
-    memset(t->l, 0, (size_t)most * sizeof *t->l);
+    memset(t->o, 0, (size_t)(most * (n + 1)) * sizeof *t->o);      /* and l */
     for (i = 0; i < n_groups; i++)
         t->least[i] = t->most[i] = a->pos[16 * i];
     for (r = 0; r < a->n_rows; r++) {
         t->least[r / 16] = a->pos[r] < t->least[r / 16] ? a->pos[r] : t->least[r / 16];
         t->most[r / 16] = a->pos[r] > t->most[r / 16] ? a->pos[r] : t->most[r / 16];
         t->scale[r] = a->q_scale[r] * a->scale;
-        bni_vf_store(t->highest + 16 * r, bni_vf_set(-bni_bits_float(0x7f800000u)));
     }
+    for (r = 0; r < 16 * n_groups; r += 16)
+        bni_vf_store(t->m + r, bni_vf_set(-bni_bits_float(0x7f800000u)));
     bni_tiles_queries(a, t);
 }
 
-/* The same two walks as bni_attend. tilerelease: jobs run on the host's threads. */
+/* tilerelease: jobs run on the host's threads. */
 static void bni_tiles_attend(const bni_attend *a)
 {
-    const int last = bni_attend_last(a);
+    const int last = bni_attend_last(a), n = bni_attend_sums(a->head_dim);
     bni_tiles_room t;
     int start, r;
     if (a->n_rows < BNI_TILES_ROWS || a->steps != BNI_ATTEND_ALL) {
@@ -5631,17 +5696,12 @@ static void bni_tiles_attend(const bni_attend *a)
     }
     bni_tiles_begin(a, &t);
     bni_tiles_configure(BNI_TILE);
-    memset(a->sums, 0, (size_t)(a->n_rows * bni_attend_sums(a->head_dim)) * sizeof *a->sums);
     for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_tiles_block(a, &t, start, last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK, 0);
-    for (r = 0; r < a->n_rows; r++)
-        a->highest[r] = bni_vf_highest(bni_vf_load(t.highest + 16 * r));
-    for (start = 0; start <= last; start += BNI_KV_BLOCK)
-        bni_tiles_block(a, &t, start, last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK, 1);
+        bni_tiles_block(a, &t, start, last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK);
     __asm__ __volatile__("tilerelease" : :);
     for (r = 0; r < a->n_rows; r++)
-        a->sums[(ptrdiff_t)r * bni_attend_sums(a->head_dim) + bni_pad16(a->head_dim)] = t.l[r];
-    bni_attend_join(a, last);
+        t.o[r * n + n - 16] = t.l[r];
+    bni_attend_out(a);
 }
 #endif /* BNI_HAVE_AMX */
 
@@ -11370,7 +11430,7 @@ BITNET_API const char *bitnet_chat_template_name(int i)
 /* Ops of a pass. */
 enum {
     BNI_OP_EMBED, BNI_OP_QUANTIZE, BNI_OP_LINEAR, BNI_OP_HEADS, BNI_OP_ATTEND,
-    BNI_OP_CUT_SCORES, BNI_OP_CUT_VALUES, BNI_OP_CUT_JOIN,             /* the steps of attention for bni_cut */
+    BNI_OP_JOIN,                               /* of attention units that are cut */
     BNI_OP_FINAL, BNI_OP_HEAD,
     BNI_OP_THRESHOLD, BNI_OP_RESCORE,          /* two-pass head: HEAD is then its first pass */
     BNI_OP_FINISH, BNI_N_OPS
@@ -11393,9 +11453,7 @@ static const bni_op bni_layer_ops[] = {
     {BNI_OP_LINEAR, BNI_BUFFER_H, 0, BNI_LINEAR_QKV, 0},
     {BNI_OP_HEADS, BNI_BUFFER_H, 0, 0, 0},                       /* rope, integers, KV cache */
     {BNI_OP_ATTEND, BNI_BUFFER_H, 0, 0, 0},
-    {BNI_OP_CUT_SCORES, BNI_BUFFER_H, 0, 0, 0},
-    {BNI_OP_CUT_VALUES, BNI_BUFFER_H, 0, 0, 0},
-    {BNI_OP_CUT_JOIN, BNI_BUFFER_H, 0, 0, 0},
+    {BNI_OP_JOIN, BNI_BUFFER_H, 0, 0, 0},
     {BNI_OP_QUANTIZE, BNI_BUFFER_H, BNI_NORM_ATTN_SUB, 0, 0},
     {BNI_OP_LINEAR, BNI_BUFFER_X, 0, BNI_LINEAR_OUT, 0},
     {BNI_OP_QUANTIZE, BNI_BUFFER_X, BNI_NORM_FFN, 0, 0},
@@ -11422,21 +11480,10 @@ typedef struct bni_row {
    keys and values but for the last few. */
 typedef struct bni_tile { int32_t first, n; } bni_tile;
 
-/* An attention unit that several jobs share, each at a part of the positions. One token has few units, one for each
-   key-value head, and what the number of jobs leaves over would keep most of them waiting: with 5 heads and 2 jobs one of
-   them has 3, the other 2. Of a long context those left over are cut. */
-typedef struct bni_cut {
-    float *scores;                   /* [heads that share a kv head][ld_scores] */
-    float *highest;                  /* [parts][BNI_ATTEND_ROWS] */
-    float *sums;                     /* [blocks][heads that share a kv head][bni_attend_sums] */
-} bni_cut;
-
 /* What one job works in; the job's index picks it, so no two threads ever share one. dp: head_dim padded to 16. */
 typedef struct bni_scratch {
     float *norm;                     /* [widest]; for HEADS a turned head */
-    float *scores;                   /* [attend_rows][ld_scores] */
     float *attend;                   /* bni_attend_scratch */
-    float *gathered;                 /* [attend_rows][bni_attend_sums] */
     int32_t *sums;                   /* bni_sums_size; rows are bni_sums_stride apart */
     uint8_t *panel;                  /* [2 * BNI_PANEL] */
     uint8_t *strips;                 /* [2] strips of the widest linear, for matrices in place; else NULL */
@@ -11455,7 +11502,7 @@ typedef struct bni_pass {
     int n_rows, n_tiles, n_wanted, n_hidden;   /* wanted: rows with logits; hidden: rows whose final state is wanted */
     int n_sessions;                  /* sessions with rows */
     int heads_per_unit;              /* query heads of one attention unit */
-    int n_cut, n_parts;              /* the last n_cut of the attention units are cut into n_parts each */
+    int n_cut, n_parts;              /* the last n_cut of the attention units are cut into n_parts each (bni_pass_cut) */
     bni_place place;
     uint32_t unit;                   /* first unit of the current op that has not run */
 } bni_pass;
@@ -11475,7 +11522,8 @@ struct bitnet_engine {
     bni_pass pass;
     bni_row *rows;                   /* [n_batch] */
     bni_tile *tiles;                 /* [n_batch] */
-    bni_cut *cuts;                   /* [n_cuts] */
+    int32_t *records;                /* [n_cuts][cut_size], of cut attention units bni_attend.records */
+    uint64_t cut_size;
     int n_cuts;
     int32_t *wanted;                 /* [n_batch] rows with logits first, then rows with hidden states */
     bitnet_session **in_pass;        /* [n_batch] */
@@ -11592,9 +11640,6 @@ BNI_INLINE size_t bni_area_offset(const bni_hparams *hp, int layer, int head)
 {
     return ((size_t)layer * (size_t)hp->n_head_kv + (size_t)head) * bni_kv_area_size(hp->head_dim);
 }
-
-/* Scores of a row: one per position, in whole blocks. */
-BNI_INLINE int bni_score_stride(int n_ctx) { return (n_ctx + 63) & ~63; }
 
 /* ------------------------------------------------------------------------------------------------- the units */
 
@@ -11881,7 +11926,7 @@ static void bni_unit_heads(bitnet_engine *e, int layer, int u, bni_scratch *scra
 /* A call of the attention kernel and what it points to. */
 typedef struct bni_attend_call {
     bni_attend a;
-    float scales[BNI_ATTEND_MOST], highest[BNI_ATTEND_MOST], *out[BNI_ATTEND_MOST];
+    float scales[BNI_ATTEND_MOST], *out[BNI_ATTEND_MOST];
     int32_t pos[BNI_ATTEND_MOST];
 } bni_attend_call;
 
@@ -11910,57 +11955,48 @@ static void bni_attend_prepare(const bitnet_engine *e, bni_attend_call *call, in
         }
     a->steps = BNI_ATTEND_ALL;
     a->first = 0;
-    a->end = bni_score_stride(e->n_ctx) / 64;
+    a->end = (e->n_ctx + BNI_KV_BLOCK - 1) / BNI_KV_BLOCK;
     a->q = scratch->q;
     a->q_scale = call->scales;
     a->pos = call->pos;
     a->n_rows = n;
     a->head_dim = hp->head_dim;
-    a->scale = 1.0f / bni_sqrtf((float)hp->head_dim);
+    a->scale = BNI_EXP_LOG2E / bni_sqrtf((float)hp->head_dim);
     /* A tile is of one session, so one block table serves all its rows. */
     a->blocks = (const uint8_t *const *)e->rows[tile->first].blocks;
     a->area = bni_area_offset(hp, layer, kv_head);
     a->out = call->out;
-    a->scores = scratch->scores;
-    a->ld_scores = bni_score_stride(e->n_ctx);
-    a->highest = call->highest;
-    a->sums = scratch->gathered;
+    a->records = NULL;
     a->scratch = scratch->attend;
 }
 
+/* Units [whole, ...) are n_parts parts of each unit that is cut. */
 static void bni_unit_attend(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
 {
+    const int whole = e->pass.n_tiles * bni_tile_units(e) - e->pass.n_cut, n_parts = e->pass.n_parts;
     bni_attend_call call;
-    bni_attend_prepare(e, &call, layer, u, scratch);
+    if (u < whole) {
+        bni_attend_prepare(e, &call, layer, u, scratch);
+    } else {
+        const int cut = (u - whole) / n_parts, part = (u - whole) % n_parts;
+        int n_blocks;
+        bni_attend_prepare(e, &call, layer, whole + cut, scratch);
+        n_blocks = call.pos[0] / BNI_KV_BLOCK + 1;     /* a cut unit is of one token */
+        call.a.steps = BNI_ATTEND_BLOCKS;
+        call.a.first = part * n_blocks / n_parts;
+        call.a.end = (part + 1) * n_blocks / n_parts;
+        call.a.records = e->records + (size_t)cut * (size_t)e->cut_size;
+    }
     e->kernels->attend(&call.a);
 }
 
-/* A step of an attention unit that is cut; unit u: a part of one, for JOIN all of it. */
-static void bni_unit_cut(bitnet_engine *e, int kind, int layer, int u, bni_scratch *scratch)
+/* Unit u: one that was cut. */
+static void bni_unit_join(bitnet_engine *e, int layer, int u, bni_scratch *scratch)
 {
-    const int whole = e->pass.n_tiles * bni_tile_units(e) - e->pass.n_cut, n_parts = e->pass.n_parts;
-    const int cut = kind == BNI_OP_CUT_JOIN ? u : u / n_parts, part = u - cut * n_parts;
-    const bni_cut *c = &e->cuts[cut];
     bni_attend_call call;
-    int n_blocks, p, r;
-    bni_attend_prepare(e, &call, layer, whole + cut, scratch);
-    n_blocks = call.pos[0] / 64 + 1;           /* a cut unit is of one token */
-    call.a.scores = c->scores;
-    call.a.sums = c->sums;
+    bni_attend_prepare(e, &call, layer, e->pass.n_tiles * bni_tile_units(e) - e->pass.n_cut + u, scratch);
     call.a.steps = BNI_ATTEND_JOIN;
-    if (kind != BNI_OP_CUT_JOIN) {
-        call.a.first = part * n_blocks / n_parts;
-        call.a.end = (part + 1) * n_blocks / n_parts;
-        call.a.steps = BNI_ATTEND_VALUES;
-    }
-    if (kind == BNI_OP_CUT_SCORES) {
-        call.a.steps = BNI_ATTEND_SCORES;
-        call.a.highest = c->highest + part * BNI_ATTEND_ROWS;
-    }
-    for (r = 0; r < call.a.n_rows && kind == BNI_OP_CUT_VALUES; r++)
-        for (call.highest[r] = c->highest[r], p = 1; p < n_parts; p++)
-            if (c->highest[p * BNI_ATTEND_ROWS + r] > call.highest[r])
-                call.highest[r] = c->highest[p * BNI_ATTEND_ROWS + r];
+    call.a.records = e->records + (size_t)u * (size_t)e->cut_size;
     e->kernels->attend(&call.a);
 }
 
@@ -12078,10 +12114,8 @@ static uint32_t bni_place_units(const bitnet_engine *e, const bni_place *p)
         int strips = e->model->layers[p->layer].linear[bni_layer_ops[p->op].linear].n_strips;
         return (uint32_t)((strips + 1) / 2) * (uint32_t)bni_pass_groups(e);
     }
-    case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e) - pass->n_cut);
-    case BNI_OP_CUT_SCORES:
-    case BNI_OP_CUT_VALUES: return (uint32_t)(pass->n_cut * pass->n_parts);
-    case BNI_OP_CUT_JOIN: return (uint32_t)pass->n_cut;
+    case BNI_OP_ATTEND: return (uint32_t)(pass->n_tiles * bni_tile_units(e) + pass->n_cut * (pass->n_parts - 1));
+    case BNI_OP_JOIN: return (uint32_t)pass->n_cut;
     case BNI_OP_FINAL: return (uint32_t)(pass->n_wanted + pass->n_hidden);
     case BNI_OP_HEAD: return (uint32_t)((e->model->hp.n_vocab + BNI_HEAD_BLOCK - 1) / BNI_HEAD_BLOCK);
     case BNI_OP_THRESHOLD: return (uint32_t)bni_head_rows(e, p->group);
@@ -12108,13 +12142,12 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
         return (uint64_t)(e->pass.n_rows < heads ? e->pass.n_rows : heads) *
                (uint64_t)((hp->dim[BNI_DIM_Q] + 2 * hp->dim[BNI_DIM_KV]) / hp->n_head_kv);
     case BNI_OP_ATTEND: {
-        const bni_tile *tile = &e->tiles[unit / (uint32_t)bni_tile_units(e)];
+        const int tile_at = (int)unit / bni_tile_units(e);        /* parts of cut units may be counted behind the last */
+        const bni_tile *tile = &e->tiles[tile_at < e->pass.n_tiles ? tile_at : e->pass.n_tiles - 1];
         return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
                (uint64_t)(e->rows[tile->first].pos + 64);
     }
-    case BNI_OP_CUT_SCORES:
-    case BNI_OP_CUT_VALUES:
-    case BNI_OP_CUT_JOIN:
+    case BNI_OP_JOIN:
         return (uint64_t)e->pass.heads_per_unit * (uint64_t)hp->head_dim * (uint64_t)(e->rows[e->pass.n_rows - 1].pos + 64);
     case BNI_OP_HEAD: return (uint64_t)(BNI_HEAD_BLOCK * bni_head_rows(e, p->group)) * (uint64_t)hp->n_embd;
     case BNI_OP_THRESHOLD: return (uint64_t)hp->n_vocab;
@@ -12167,9 +12200,7 @@ static void bni_slice_run(bitnet_engine *e, const bni_place *p, uint32_t u, uint
         case BNI_OP_QUANTIZE: bni_unit_quantize(e, op, p->layer, (int)u, scratch); break;
         case BNI_OP_HEADS: bni_unit_heads(e, p->layer, (int)u, scratch); break;
         case BNI_OP_ATTEND: bni_unit_attend(e, p->layer, (int)u, scratch); break;
-        case BNI_OP_CUT_SCORES:
-        case BNI_OP_CUT_VALUES:
-        case BNI_OP_CUT_JOIN: bni_unit_cut(e, p->kind, p->layer, (int)u, scratch); break;
+        case BNI_OP_JOIN: bni_unit_join(e, p->layer, (int)u, scratch); break;
         case BNI_OP_FINAL: bni_unit_final(e, (int)u); break;
         case BNI_OP_THRESHOLD: bni_unit_threshold(e, p->group, (int)u); break;
         default: bni_unit_rescore(e, p->group, (int)u); break;
@@ -12279,8 +12310,10 @@ static bni_place bni_place_next(const bitnet_engine *e, bni_place p)
 
 /* ------------------------------------------------------------------------------------------- attention tiles */
 
-/* Chooses which attention units are cut (bni_cut). Only those of single tokens, and only where few units are evened out by
-   no others. Result: 0 if none are. */
+/* Chooses which attention units several jobs share, each at a part of the positions. One token has few units, one for
+   each key-value head, and what the number of jobs leaves over would keep most of them waiting: with 5 heads and 2 jobs
+   one of them has 3, the other 2. Of a long context those left over are cut. Only units of single tokens, and only where
+   few units are evened out by no others. Result: 0 if none are. */
 static int bni_pass_cut(bitnet_engine *e)
 {
     bni_pass *pass = &e->pass;
@@ -13104,20 +13137,12 @@ struct bitnet_session {
 static void bni_cuts_layout(bitnet_engine *e, bni_arena *a)
 {
     const bni_hparams *hp = &e->model->hp;
-    const uint64_t n_blocks = (uint64_t)bni_score_stride(e->n_ctx) / 64;
+    const uint64_t n_blocks = ((uint64_t)e->n_ctx + BNI_KV_BLOCK - 1) / BNI_KV_BLOCK;
     uint64_t rows = (uint64_t)(hp->n_head / hp->n_head_kv);
-    int i;
     rows = rows < (uint64_t)BNI_ATTEND_ROWS ? rows : (uint64_t)BNI_ATTEND_ROWS;
     e->n_cuts = n_blocks < 2 * BNI_CUT_BLOCKS ? 0 : e->n_jobs - 1 < hp->n_head_kv ? e->n_jobs - 1 : hp->n_head_kv;
-    e->cuts = (bni_cut *)bni_arena_take(a, (uint64_t)e->n_cuts, sizeof(bni_cut), 8);
-    for (i = 0; i < e->n_cuts; i++) {
-        bni_cut c;
-        c.scores = (float *)bni_arena_take_raw(a, rows * n_blocks * 64, 4, BNI_BLOCK_ALIGN);
-        c.highest = (float *)bni_arena_take_raw(a, (uint64_t)e->n_jobs * BNI_ATTEND_ROWS, 4, BNI_BLOCK_ALIGN);
-        c.sums = (float *)bni_arena_take_raw(a, n_blocks * rows * (uint64_t)bni_attend_sums(hp->head_dim), 4, BNI_BLOCK_ALIGN);
-        if (e->cuts)
-            e->cuts[i] = c;
-    }
+    e->cut_size = n_blocks * rows * (uint64_t)bni_attend_sums(hp->head_dim);
+    e->records = (int32_t *)bni_arena_take_raw(a, (uint64_t)e->n_cuts * e->cut_size, 4, BNI_BLOCK_ALIGN);
 }
 
 /* Everything an engine holds, from one arena; run twice: first to measure (the arena has no base, all pointers come out
@@ -13174,10 +13199,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
     for (i = 0; i < e->n_jobs; i++) {
         bni_scratch s;
         s.norm = (float *)bni_arena_take_raw(a, (uint64_t)widest, 4, BNI_BLOCK_ALIGN);
-        s.scores = (float *)bni_arena_take_raw(a, attend * (uint64_t)bni_score_stride(e->n_ctx), 4, BNI_BLOCK_ALIGN);
         s.attend = (float *)bni_arena_take_raw(a, bni_attend_scratch(hp->head_dim, (int)attend), 4, BNI_BLOCK_ALIGN);
-        s.gathered = (float *)bni_arena_take_raw(a, attend * (uint64_t)bni_attend_sums(hp->head_dim), 4,
-                                                 BNI_BLOCK_ALIGN);
         s.sums = (int32_t *)bni_arena_take_raw(a, bni_sums_size(e->n_batch), 4, BNI_BLOCK_ALIGN);
         s.panel = (uint8_t *)bni_arena_take_raw(a, 2 * BNI_PANEL, 1, BNI_BLOCK_ALIGN);
         s.strips = e->model->layout == BNI_I2S ? (uint8_t *)bni_arena_take_raw(a, 8 * (uint64_t)widest, 1, BNI_BLOCK_ALIGN) : NULL;
@@ -13196,7 +13218,7 @@ static void bni_engine_layout(bitnet_engine *e, bni_arena *a)
 
 /* Resolves the defaults into *e, a stack object that is cleared first, and measures: a->used is what the block needs.
    d may be NULL. ARGUMENT for what is out of range, MEMORY where the size exceeds size_t. Allocates nothing. n_ctx is
-   the longest context of its sessions: scores are scratch of one float per position. */
+   the longest context of its sessions: several jobs that attend together leave records of all its blocks. */
 static bitnet_result bni_engine_measure(bitnet_engine *e, const bitnet_model *m, const bitnet_engine_desc *d,
                                         bni_arena *a, bitnet_error *err)
 {
@@ -13338,7 +13360,7 @@ BITNET_API size_t bitnet_session_memory(const bitnet_model *model, const bitnet_
 }
 
 /* Measure, allocate once, lay out again in the block, put it at the head of the engine's list. A context longer than
-   the engine's is refused here, because the engine's score buffers are as long as its n_ctx. Creating is allowed while
+   the engine's is refused here, because the engine has room for attention's records up to its n_ctx. Creating is allowed while
    a pass is in flight: the new session has no rows in it. */
 BITNET_API bitnet_result bitnet_session_create(bitnet_engine *engine, const bitnet_session_desc *desc,
                                                bitnet_session **out, bitnet_error *err)
@@ -13354,7 +13376,6 @@ BITNET_API bitnet_result bitnet_session_create(bitnet_engine *engine, const bitn
     r = bni_session_measure(&s, engine->model, desc, &a, err);
     if (r != BITNET_OK)
         return r;
-    /* The engine's scores have n_ctx floats per row. */
     if (s.n_ctx > engine->n_ctx)
         return bni_fail(err, BITNET_ERROR_ARGUMENT, 0, "a context of %d in an engine made for %d", s.n_ctx, engine->n_ctx);
     /* As in bitnet_engine_create. */
