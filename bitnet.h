@@ -3295,7 +3295,7 @@ BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
 }
 
 /* Its last position and its blocks' end. */
-static int bni_attend_last(const bni_attend *a)
+BNI_INLINE int bni_attend_last(const bni_attend *a)
 {
     int r, last = 0;
     for (r = 0; r < a->n_rows; r++)
@@ -5527,7 +5527,9 @@ BNI_VINLINE void bni_tiles_highest(const int whole, const bni_attend *a, const b
         }
         bni_vf_store(t->top + 16 * r, m);
     }
-    m = _mm512_roundscale_ps(bni_tiles_fold(BNI_FOLD_FLOATS, t->top + 16 * first), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    m = bni_tiles_fold(BNI_FOLD_FLOATS, t->top + 16 * first);
+    m = _mm512_mask_mov_ps(m, _mm512_cmplt_epi32_mask(bni_vf_magnitude(m), bni_vi_set(0x4b000000)),      /* bni_whole */
+                           bni_vf_from_int(bni_vf_round(m)));
     most = bni_vf_max(before, m);
     bni_vf_store(t->m + first, most);
     bni_vf_store(t->by + first, m);
