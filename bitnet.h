@@ -3346,6 +3346,7 @@ typedef struct bni_kernels {
     void (*plane_row)(float *w, float about[3], int type, const uint8_t *row, int n);
     int (*plane_seek)(const float *y, const float *error, const float *length, const float by[2], float least, int r,
                       int last);
+    int (*seek)(const float *x, float above, int i, int n);
     void (*gather)(uint8_t *strip, const uint8_t *rows, size_t row_bytes, int n_rows, int n_cols);
 } bni_kernels;
 
@@ -3867,6 +3868,18 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
             if (y[i] + (bni_mulf(error[i], by[0]) + bni_mulf(length[i], by[1])) >= least)
                 return r;
     return r;
+}
+
+/* The first of the sixteens of x from i, a multiple of 16 like n, in which a number is above that; if there is none, n. No
+   NaNs. */
+static int bni_ref_seek(const float *x, float above, int i, int n)
+{
+    int k;
+    for (; i < n; i += 16)
+        for (k = i; k < i + 16; k++)
+            if (x[k] > above)
+                return i;
+    return i;
 }
 
 #endif /* BITNET_IMPLEMENTATION */
@@ -7151,6 +7164,19 @@ static int BNI_FN(bni_plane_seek)(const float *y, const float *error, const floa
     return r;
 }
 
+/* Four at a time, as nearly all are dismissed. */
+static int BNI_FN(bni_seek)(const float *x, float above, int i, int n)
+{
+    for (; i + 64 <= n; i += 64)
+        if (bni_vf_highest(bni_vf_max(bni_vf_max(bni_vf_load(x + i), bni_vf_load(x + i + 16)),
+                                      bni_vf_max(bni_vf_load(x + i + 32), bni_vf_load(x + i + 48)))) > above)
+            break;
+    for (; i < n; i += 16)
+        if (bni_vf_highest(bni_vf_load(x + i)) > above)
+            break;
+    return i;
+}
+
 #if BNI_ISA == BNI_ISA_AVX512 && BNI_HAVE_AMX
 /* What tiles have summed, [n_tokens][2 planes][16 rows], as floats. */
 static void bni_plane_sums_avx512(float *const *y, int at, const float *scale, const bni_split *x, int n_tokens,
@@ -7179,7 +7205,7 @@ static void bni_plane_sums_avx512(float *const *y, int at, const float *scale, c
      {r16, t5, BNI_PASTE(bni_matmul_tl1, base), BNI_PASTE(bni_matmul_tl2, base)}, \
      {tiles_r16, tiles_t5, NULL, NULL}, BNI_PASTE(bni_rescale, base), BNI_PASTE(bni_rope, base), attend, rows, \
      BNI_PASTE(bni_dot_rows, base), plane_rows, BNI_PASTE(bni_plane_row, base), BNI_PASTE(bni_plane_seek, base), \
-     BNI_PASTE(bni_gather, base)}
+     BNI_PASTE(bni_seek, base), BNI_PASTE(bni_gather, base)}
 #if BNI_WHOLE
 BNI_UNUSED static const bni_kernels BNI_FN(bni_kernels) =
     BNI_SET(BNI_SUFFIX, BNI_SUFFIX, BNI_R16, BNI_FN(bni_matmul_r16), bni_ref_matmul_t5, NULL, NULL,
@@ -7455,7 +7481,7 @@ BNI_UNUSED static const bni_kernels bni_kernels_scalar = {
     "scalar", BNI_R16, bni_ref_rms_norm, bni_ref_max_abs, bni_ref_quantize_i8, bni_ref_quantize_i16,
     {bni_ref_matmul_r16, bni_ref_matmul_t5, bni_ref_matmul_tl1, bni_ref_matmul_tl2}, {NULL, NULL, NULL, NULL},
     bni_ref_rescale, bni_ref_rope, bni_ref_attend, BNI_ATTEND_ROWS, bni_ref_dot_rows,
-    bni_ref_plane_rows, bni_ref_plane_row, bni_ref_plane_seek, bni_ref_gather
+    bni_ref_plane_rows, bni_ref_plane_row, bni_ref_plane_seek, bni_ref_seek, bni_ref_gather
 };
 
 /* --------------------------------------------------------------------------------------------- what the CPU has */
@@ -12414,6 +12440,7 @@ typedef struct bni_sampler {
 } bni_sampler;
 
 typedef struct bni_sample_args {
+    const bni_kernels *kernels;
     const float *logits;             /* [n_vocab], never written */
     int n_vocab;                     /* below 2^23 */
     const bitnet_sampling *sampling;
@@ -12597,15 +12624,18 @@ static int bni_fill(bni_sampler *s, const float *logits, int n_vocab)
 }
 
 /* The same as fill, mask and bni_keep_top in one reading of the logits, for the many cases that change no logit.
-   Result: 1 if all logits are finite. A NaN beats nothing, and is found by its bits. */
-static int bni_fill_top(bni_sampler *s, const float *logits, int n_vocab, const uint32_t *mask, int k)
+   Result: 1 if all logits are finite. */
+static int bni_fill_top(bni_sampler *s, const bni_kernels *kernels, const float *logits, int n_vocab, const uint32_t *mask, int k)
 {
     float root = bni_bits_float(0xff800000u);  /* -infinity until there are k */
-    uint32_t bits, largest = 0;
     int i, n = 0, at;
+    if (kernels->max_abs(logits, n_vocab) >= 0x7f800000u)
+        return 0;
     for (i = 0; i < n_vocab; i++) {
-        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
-        largest = bits > largest ? bits : largest;
+        if (i % 16 == 0 && i < n_vocab / 16 * 16)
+            i = kernels->seek(logits, root, i, n_vocab / 16 * 16);
+        if (i == n_vocab)
+            break;
         if (!(logits[i] > root) || (mask && !(mask[i >> 5] >> (i & 31) & 1u)))
             continue;
         at = n < k ? n++ : 0;
@@ -12620,7 +12650,7 @@ static int bni_fill_top(bni_sampler *s, const float *logits, int n_vocab, const 
         root = s->c[0].logit;
     }
     s->n = n;
-    return largest < 0x7f800000u;
+    return 1;
 }
 
 /* Changes the logit of token t, which still stands in its place. */
@@ -12708,7 +12738,7 @@ static int bni_collect(bni_sampler *s, const bni_sample_args *a)
     int k = !(a->sampling->temperature > 0.0f) ? 1 : a->sampling->top_k > 0 ? a->sampling->top_k : a->n_vocab;
     int finite, changes = bni_changes_logits(a);
     if (!changes && k < a->n_vocab) {
-        finite = bni_fill_top(s, a->logits, a->n_vocab, a->mask, k);
+        finite = bni_fill_top(s, a->kernels, a->logits, a->n_vocab, a->mask, k);
     } else {
         finite = bni_fill(s, a->logits, a->n_vocab);
         s->odd = 0;
@@ -13492,17 +13522,10 @@ BITNET_API bitnet_result bitnet_session_copy(bitnet_session *to, const bitnet_se
     return BITNET_OK;
 }
 
-/* Are all n logits finite? An integer maximum of the magnitudes' bits: infinities and NaNs have the largest ones, and
-   no compiler flag can optimize the comparison away as it may with floats. */
-static int bni_logits_finite(const float *logits, int n)
+/* Are all logits finite? */
+static int bni_logits_finite(const bitnet_engine *e, const float *logits)
 {
-    uint32_t worst = 0, bits;
-    int i;
-    for (i = 0; i < n; i++) {
-        bits = bni_float_bits(logits[i]) & 0x7fffffffu;
-        worst = bits > worst ? bits : worst;
-    }
-    return worst < 0x7f800000u;
+    return e->kernels->max_abs(logits, e->model->hp.n_vocab) < 0x7f800000u;
 }
 
 /* The whole output matrix times one state, shared by jobs that take blocks from a counter. */
@@ -13542,7 +13565,7 @@ BITNET_API const float *bitnet_logits(const bitnet_session *session)
         if (threads->step_end)
             threads->step_end(threads->user);
         ((bitnet_session *)(uintptr_t)session)->incomplete = 0;     /* a cache, not a change */
-        if (!bni_logits_finite(session->logits, session->engine->model->hp.n_vocab))
+        if (!bni_logits_finite(session->engine, session->logits))
             ((bitnet_session *)(uintptr_t)session)->has_logits = 0;
     }
     return session->has_logits ? session->logits : NULL;
@@ -13774,7 +13797,7 @@ static void bni_pass_rows(bitnet_engine *e, int group)
         bni_row *row = &e->rows[e->wanted[w]];
         bitnet_session *s = row->session;
         /* The head's inputs were finite, but a damaged output matrix can still make infinities. */
-        if (!row->failed && !bni_logits_finite(row->logits, e->model->hp.n_vocab))
+        if (!row->failed && !bni_logits_finite(e, row->logits))
             bni_row_fail(row, e->model->hp.n_layer + 1);
         if (row->failed)
             s->row_fn = NULL;                  /* the rows after it have seen its values */
@@ -13838,6 +13861,7 @@ static void bni_session_sample(bitnet_session *s)
         bni_session_done(s, BITNET_DONE_CONTEXT);
         return;
     }
+    a.kernels = e->kernels;
     a.logits = s->logits;
     a.n_vocab = e->model->hp.n_vocab;
     a.sampling = &g->sampling;

@@ -145,9 +145,11 @@ static void random_case(sample_case *c, uint64_t *random, void *scratch)
 {
     int n = 1 + test_below(random, test_below(random, 8) ? 200 : MAX_VOCAB), i;
     float lowest = bni_bits_float(0xff800000u);
+    const char *why;
     memset(c, 0, sizeof *c);
     random_logits(c, random, n);
     random_settings(&c->sampling, random, n);
+    c->args.kernels = bni_kernels_select(n % 2 ? "scalar" : "auto", 0, &why);
     c->args.logits = c->logits;
     c->args.n_vocab = n;
     c->args.sampling = &c->sampling;
@@ -196,6 +198,7 @@ static bni_sample_args plain(const float *logits, int n, const bitnet_sampling *
 {
     bni_sample_args a;
     memset(&a, 0, sizeof a);
+    a.kernels = &bni_kernels_scalar;
     a.logits = logits;
     a.n_vocab = n;
     a.sampling = s;
