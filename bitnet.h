@@ -3185,13 +3185,13 @@ static void bni_decode(int type, const uint8_t *row, int first, int n, float *ds
    return the same bits (tests/test_kernels.c), and can, because
 
      - long sums are sums of integers: their order does not matter, and any integer unit may do them;
-     - the few long sums of floats (norms, the output matrix, the softmax) have 16 lanes, lane l adding the elements
+     - the few long sums of floats (norms, the output matrix, a block's softmax) have 16 lanes, lane l adding the elements
        l, l + 16, l + 32, ... in that order, and the lanes are folded by halves: l + 8 onto l, l + 4, l + 2, l + 1;
      - the rest is elementwise, multiplication and addition apart.
 
    Shapes: f32 rows are 64-byte aligned and padded with zeros to a multiple of 16 floats; kernels read and write the
    padding, and leave zeros in it.
-   Read first: bni_ref_rms_norm, bni_ref_matmul_r16, bni_ref_attend_row. */
+   Read first: bni_ref_rms_norm, bni_ref_matmul_r16, bni_ref_attend_block. */
 
 /* Activations between the two halves of a feed-forward layer; and what else can be done with a product's result. */
 enum { BNI_ACT_RELU2 = 0, BNI_ACT_SILU = 1, BNI_ACT_GELU = 2, BNI_THEN_SET, BNI_THEN_ADD };
@@ -14623,7 +14623,7 @@ BITNET_API bitnet_result bitnet_state_load(bitnet_session *session, const void *
           TQ1_0, TQ2_0, Q2_0, PQ2_0, IQ1_BN, IQ2_BN and IQ2_BN_R4; BPE and SPM tokenizers; chat templates; integer
           attention; kernels scalar, SSSE3, AVX2, AVX-VNNI, AVX-512 VNNI and VBMI, and AMX, on the layouts R16 and T5,
           NEON, dotprod, i8mm and WebAssembly's SIMD128 on R16; look-up tables on TL1 and TL2; attention of a prompt by
-          AMX; matrices used in place; an output matrix in two passes;
+          AMX; matrices used in place; an output matrix in two passes; attention block by block, joined by powers of two;
           sessions that advance together, in time slices; sampling, stop strings, log probabilities; saved states. */
 
 #if defined(__clang__)
