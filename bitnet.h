@@ -1674,7 +1674,7 @@ BNI_INLINE float bni_sqrtf(float x) { return (float)bni_sqrt((double)x); }
 #define BNI_EXP_MAX 89.0f            /* e^89 > 2^128 rounds to infinity */
 
 /* e^x to 1.5 units in the last place; 0 from -104 down, infinity from 89 up and for NaN. Total: no input traps.
-   >>vectors has the same operations in the same order. */
+   >>kernels has the same operations in the same order. */
 BNI_INLINE float bni_expf(float x)
 {
     float n, r, p;
@@ -3187,6 +3187,7 @@ static void bni_decode(int type, const uint8_t *row, int first, int n, float *ds
      - long sums are sums of integers: their order does not matter, and any integer unit may do them;
      - the few long sums of floats (norms, the output matrix, a block's softmax) have 16 lanes, lane l adding the elements
        l, l + 16, l + 32, ... in that order, and the lanes are folded by halves: l + 8 onto l, l + 4, l + 2, l + 1;
+     - attention's sums over blocks of 64 positions are added block after block;
      - the rest is elementwise, multiplication and addition apart.
 
    Shapes: f32 rows are 64-byte aligned and padded with zeros to a multiple of 16 floats; kernels read and write the
@@ -3907,7 +3908,7 @@ static int bni_ref_seek(const float *x, float above, int i, int n)
        bni_vf_negate                  the sign bit turned
        bni_vf_keep(a, n, other)       lanes 0 .. n-1 of a, other's from n on; any n, also below 0 and above 16
        bni_vf_sum highest             the lanes folded by halves, 8 onto 8, 4 onto 4, 2 onto 2, 1 onto 1
-       bni_vf_round                   nearest int32, halves to even; of |a| < 2^31, so kernels clamp first
+       bni_vf_round                   nearest int32, halves to even; of |a| < 2^31, so kernels clamp first; else any
        bni_vf_power2(e)               2^(e - 127), 1 <= e <= 254
        bni_vf_scaled(a, e)            a 2^e by its exponent's bits: of normal floats, from and to
        bni_vf_magnitude               the bits without the sign, as integers
@@ -5261,7 +5262,7 @@ static void bni_tiles_configure(int n_rows)
 
 enum { BNI_TILES_ROWS = 12 };          /* of a call from which tiles pay */
 
-/* 182 KiB at head size 128, see bni_attend_scratch. */
+/* 181 KiB at head size 128, see bni_attend_scratch. */
 typedef struct bni_tiles_room {
     int chunks;                      /* of 64 columns */
     int least[BNI_ATTEND_MOST / 16], most[BNI_ATTEND_MOST / 16];     /* positions of the rows of a group of 16 */
@@ -12170,10 +12171,11 @@ static uint64_t bni_place_work(const bitnet_engine *e, const bni_place *p, uint3
         return (uint64_t)(e->pass.n_rows < heads ? e->pass.n_rows : heads) *
                (uint64_t)((hp->dim[BNI_DIM_Q] + 2 * hp->dim[BNI_DIM_KV]) / hp->n_head_kv);
     case BNI_OP_ATTEND: {
-        const int tile_at = (int)unit / bni_tile_units(e);        /* parts of cut units may be counted behind the last */
-        const bni_tile *tile = &e->tiles[tile_at < e->pass.n_tiles ? tile_at : e->pass.n_tiles - 1];
+        /* Parts of cut units are units, too, and share what the whole ones are. */
+        const int whole = e->pass.n_tiles * bni_tile_units(e), all = (int)bni_place_units(e, p);
+        const bni_tile *tile = &e->tiles[(uint64_t)unit * (uint64_t)e->pass.n_tiles / (uint64_t)all];
         return (uint64_t)tile->n * (uint64_t)e->pass.heads_per_unit * (uint64_t)(2 * hp->head_dim) *
-               (uint64_t)(e->rows[tile->first].pos + 64);
+               (uint64_t)(e->rows[tile->first].pos + 64) * (uint64_t)whole / (uint64_t)all;
     }
     case BNI_OP_JOIN:
         return (uint64_t)e->pass.heads_per_unit * (uint64_t)hp->head_dim * (uint64_t)(e->rows[e->pass.n_rows - 1].pos + 64);
@@ -12623,8 +12625,8 @@ static int bni_fill(bni_sampler *s, const float *logits, int n_vocab)
     return largest < 0x7f800000u;
 }
 
-/* The same as fill, mask and bni_keep_top in one reading of the logits, for the many cases that change no logit.
-   Result: 1 if all logits are finite. */
+/* The same as fill, mask and bni_keep_top without a copy of the logits, for the many cases that change none. Result: 1
+   if all are finite. */
 static int bni_fill_top(bni_sampler *s, const bni_kernels *kernels, const float *logits, int n_vocab, const uint32_t *mask, int k)
 {
     float root = bni_bits_float(0xff800000u);  /* -infinity until there are k */
@@ -12795,8 +12797,8 @@ static void bni_apply_min_p(bni_sampler *s, float min_p)
 }
 
 /* The next token, or BNI_SAMPLE_NOT_FINITE, or BNI_SAMPLE_NONE_ALLOWED. A function of its arguments alone, the same on
-   every machine; runs inside bni_fp_enter. Time for 128,256 logits: greedy or top-k 40 about 0.1 ms, all candidates
-   about 1.2 ms. */
+   every machine; runs inside bni_fp_enter. Time for 128,256 logits: greedy or top-k 40 about 0.03 ms, all
+   candidates about 1.2 ms. */
 BNI_UNUSED static int32_t bni_sample(const bni_sample_args *a)
 {
     const bitnet_sampling *set = a->sampling;

@@ -725,6 +725,19 @@ static void test_eval(void)
     rig_close(&r);
 }
 
+/* What the units of attention cost by the engine's estimate, relative to what their rows ask for: however they are cut, 1. */
+static double attend_estimate(const bitnet_engine *e)
+{
+    double wanted = 0, got = 0;
+    uint32_t u;
+    int t;
+    for (t = 0; t < e->pass.n_tiles; t++)
+        wanted += (double)bni_tile_units(e) * e->tiles[t].n * e->pass.heads_per_unit * (2 * e->model->hp.head_dim) * (e->rows[e->tiles[t].first].pos + 64);
+    for (u = 0; u < bni_place_units(e, &e->pass.place); u++)
+        got += (double)bni_place_work(e, &e->pass.place, u);
+    return got / wanted;
+}
+
 /* Tokens that look far back, two sessions at once: the same logits on any number of threads, in slices too. */
 static void test_far(void)
 {
@@ -748,7 +761,7 @@ static void test_far(void)
         bitnet_generation g = settings(0.0f, 0, 2);
         bitnet_error err;
         bitnet_event event;
-        int n_got[2] = {0, 0}, n_cut = 0;
+        int n_got[2] = {0, 0}, n_cut = 0, n_estimates = 0;
         rig r;
         memset(&md, 0, sizeof md);
         memset(&ed, 0, sizeof ed);
@@ -770,6 +783,10 @@ static void test_far(void)
         }
         do {
             n_cut += r.engine->pass.n_cut;
+            if (r.engine->pass.n_cut > 0 && r.engine->pass.place.kind == BNI_OP_ATTEND) {
+                n_estimates++;
+                CHECK(fabs(attend_estimate(r.engine) - 1.0) < 0.1, "attention estimated at %g of what it is", attend_estimate(r.engine));
+            }
             for (k = 0; k < 2; k++)
                 while (bitnet_next_event(s[k], &event)) n_got[k] += event.type == BITNET_EVENT_TOKEN;
         } while (bitnet_step(r.engine, budgets[way % 4]) == BITNET_OK);
@@ -778,6 +795,7 @@ static void test_far(void)
             CHECK(n_got[k] == 3 - k && memcmp(want[k], bitnet_logits(s[k]), sizeof want[k]) == 0, "session %d far back with %d threads, way %d", k, ed.n_threads, way);
             bitnet_session_destroy(s[k]);
         }
+        CHECK(way != 6 || n_estimates > 0, "no slice began at attention");
         CHECK((n_cut > 0) == (way != 0 && way != 3), "attention cut in %d steps, way %d", n_cut, way);
         rig_close(&r);
     }

@@ -577,6 +577,8 @@ static attend_case make_attend(int d, int n_rows, int n_pos, int kind)
         float vs = bni_kernels_scalar.quantize_i16(v, c.values + p * d, d, d, 4095, &bits);
         if (kind == SPECIAL && p % 7 == 3)
             ks = number(SPECIAL);              /* what a damaged state might hold */
+        if (kind == SPECIAL && p % 7 == 5)
+            vs = number(SPECIAL);
         bni_kv_store(c.table[p / 64] + 128, d, p % 64, k, ks, v, vs, 1);
     }
     for (i = 0; i < n_rows; i++) {
@@ -595,7 +597,7 @@ static attend_case make_attend(int d, int n_rows, int n_pos, int kind)
     c.a.area = 128;
     c.a.out = out_rows;
     c.a.records = (int32_t *)(void *)floats(n_table * n_rows * bni_attend_sums(d));
-    c.a.scratch = floats((int)bni_attend_scratch(d, BNI_ATTEND_MOST));
+    c.a.scratch = floats((int)bni_attend_scratch(d, BNI_ATTEND_ROWS));
     return c;
 }
 
@@ -630,6 +632,7 @@ static void test_attend(int d, int n_rows, int n_pos, int kind)
         if (n_rows > sets[s]->attend_rows)
             continue;
         memset(b, 0xee, (size_t)(n_rows * d) * 4);
+        c.a.scratch = floats((int)bni_attend_scratch(d, sets[s]->attend_rows));
         sets[s]->attend(&c.a);
         CHECK(same(a, b, n_rows * d), "%s attend d=%d rows=%d positions=%d kind=%d", sets[s]->name, d, n_rows, n_pos, kind);
     }
@@ -1197,7 +1200,7 @@ int main(int argc, char **argv)
         return test_failed != 0;
     }
     /* Changes with the cases above; if it changes without them, the definition of the numbers has changed. */
-    CHECK(hash == (fast ? UINT64_C(0xf3c8280e8a33d787) : UINT64_C(0x8ab26c2cafed71ec)), "the reference's results are not those of other builds: run with --hash");
+    CHECK(hash == (fast ? UINT64_C(0x26e23626c00c13c1) : UINT64_C(0x418ac79496732298)), "the reference's results are not those of other builds: run with --hash");
     test_division();
     test_in_place();
     test_kv();
