@@ -3277,7 +3277,8 @@ typedef struct bni_attend {
     const uint8_t *const *blocks;    /* the KV area of positions 64 b ... 64 b + 63 is blocks[b] + area, */
     size_t area;                     /* aligned to 64 bytes */
     float *const *out;               /* [n_rows] -> [d], any alignment */
-    int32_t *records;                /* [blocks][n_rows][bni_attend_sums], 64-byte aligned: from BLOCKS to JOIN; ALL: NULL */
+    int32_t *records;                /* [blocks][n_rows][bni_attend_sums], 64-byte aligned: from BLOCKS to JOIN; ALL:
+                                        NULL */
     float *scratch;                  /* bni_attend_scratch(d, ...) floats, 64-byte aligned */
 } bni_attend;
 
@@ -3290,7 +3291,7 @@ BNI_INLINE int bni_attend_sums(int d) { return bni_pad16(d) + 16; }
 BNI_INLINE uint64_t bni_attend_scratch(int d, int n_rows)
 {
     const uint64_t chunks = (uint64_t)((d + 63) / 64), most = BNI_ATTEND_MOST, sums = (uint64_t)bni_attend_sums(d);
-    const uint64_t tiles = most * sums + 6 * most + 2 * most * 16 + most * 64 + 2 * 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
+    const uint64_t tiles = most * (sums + 6 + 2 * 16 + 64) + 2 * 768 + 2 * 512 + most / 16 * 512 * (1 + chunks);
     const uint64_t pairs = BNI_ATTEND_ROWS * (2 * sums + 64 + 64 + 32);
     return n_rows > BNI_ATTEND_ROWS && tiles > pairs ? tiles : pairs;
 }
@@ -3771,21 +3772,23 @@ static void bni_ref_attend_add(float *o, const int32_t *record, int d)
 /* out[row] = softmax(q k / sqrt(d)) v for every row of the call: o / l at the end. */
 static void bni_ref_attend(const bni_attend *a)
 {
-    const int d = a->head_dim, n = bni_attend_sums(d);
+    const int d = a->head_dim, dp = bni_pad16(d), n = bni_attend_sums(d);
     float *o = a->scratch;
     int r, c, block;
     for (r = 0; r < a->n_rows; r++) {
         memset(o, 0, (size_t)n * sizeof *o);
-        o[n - 15] = -bni_bits_float(0x7f800000u);
+        o[dp + 1] = -bni_bits_float(0x7f800000u);
         for (block = a->first; block < a->end && block * BNI_KV_BLOCK <= a->pos[r]; block++) {
-            int32_t *record = a->steps == BNI_ATTEND_ALL ? (int32_t *)(void *)(o + n) : a->records + ((ptrdiff_t)block * a->n_rows + r) * n;
+            int32_t *record = (int32_t *)(void *)(o + n);
+            if (a->steps != BNI_ATTEND_ALL)
+                record = a->records + ((ptrdiff_t)block * a->n_rows + r) * n;
             if (a->steps & BNI_ATTEND_BLOCKS)
                 bni_ref_attend_block(a, r, block, record);
             if (a->steps & BNI_ATTEND_JOIN)
                 bni_ref_attend_add(o, record, d);
         }
         for (c = 0; c < d && a->steps & BNI_ATTEND_JOIN; c++)
-            a->out[r][c] = o[c] / o[n - 16];
+            a->out[r][c] = o[c] / o[dp];
     }
 }
 
@@ -3871,8 +3874,8 @@ static int bni_ref_plane_seek(const float *y, const float *error, const float *l
     return r;
 }
 
-/* The first of the sixteens of x from i, a multiple of 16 like n, in which a number is above that; if there is none, n. No
-   NaNs. */
+/* The first of the sixteens of x from i, a multiple of 16 like n, in which a number is above that; if there is none, n.
+   No NaNs. */
 static int bni_ref_seek(const float *x, float above, int i, int n)
 {
     int k;
@@ -5101,15 +5104,16 @@ static void bni_pair_products(int n_rows, int n_vectors, int32_t *out, int ld_ou
     }
 }
 
-/* Bytes from the block at start to the next one, 0 from the last. A block is fetched into the second cache while the one
-   before is at work: reading alone, one core waits. */
+/* Bytes from the block at start to the next one, 0 from the last. A block is fetched into the second cache while the
+   one before is at work: reading alone, one core waits. */
 static uintptr_t bni_attend_ahead(const bni_attend *a, int start)
 {
     const int block = start / BNI_KV_BLOCK, next = start + BNI_KV_BLOCK <= bni_attend_last(a) ? block + 1 : block;
     return (uintptr_t)a->blocks[next] - (uintptr_t)a->blocks[block];
 }
 
-/* The scores [n_rows][64] of count positions from start on, also of those that a row does not see. ints: scratch [16][64]. */
+/* The scores [n_rows][64] of count positions from start on, also of those that a row does not see. ints: scratch
+   [16][64]. */
 static void bni_attend_scores(const bni_attend *a, int start, int count, uintptr_t ahead, float *scores, int32_t *ints)
 {
     const int d = a->head_dim, dp = bni_pad16(d);
@@ -5158,14 +5162,18 @@ static void bni_attend_weights(int16_t *w, int32_t *about, const float *score, c
     top = (uint32_t)bni_vi_highest(max);
     about[0] = (int32_t)bni_float_bits(bni_vf_sum(sum));
     about[1] = (int32_t)bni_float_bits(m);
-    about[2] = (int32_t)(top < BNI_TINY_BITS ? 0u : top >= 0x7f800000u ? 0x7fc00000u : bni_float_bits(bni_bits_float(top) / 4095.0f));
+    about[2] = top < BNI_TINY_BITS ? 0 : 0x7fc00000;
     memset(w, 0, BNI_KV_BLOCK * sizeof *w);
+    if (top < BNI_TINY_BITS || top >= 0x7f800000u)
+        return;
+    about[2] = (int32_t)bni_float_bits(bni_bits_float(top) / 4095.0f);
     s = bni_vf_set(4095.0f / bni_bits_float(top));
-    for (v = 0; 16 * v < n && top >= BNI_TINY_BITS && top < 0x7f800000u; v++)
+    for (v = 0; 16 * v < n; v++)
         bni_vi_to_i16(w + 16 * v, bni_vf_round(bni_vf_mul(weighted[v], s)));
 }
 
-/* The records of all rows that see the block at start. room: scratch, ints [16][64] | scores [16][64] | w int16 [16][64]. */
+/* The records of all rows that see the block at start. room: scratch, ints [16][64] | scores [16][64] | w int16
+   [16][64]. */
 static void bni_attend_block(const bni_attend *a, int start, int32_t *record, float *room)
 {
     const int d = a->head_dim, dp = bni_pad16(d), ld = bni_attend_sums(d), last = bni_attend_last(a);
@@ -5176,14 +5184,15 @@ static void bni_attend_block(const bni_attend *a, int start, int32_t *record, fl
     int16_t *w = (int16_t *)(void *)(scores + (int)BNI_ATTEND_ROWS * (int)BNI_KV_BLOCK);
     int r;
     bni_attend_scores(a, start, count, ahead, scores, (int32_t *)(void *)room);
-    for (r = 0; r < a->n_rows; r++) {
+    for (r = 0; r < a->n_rows; r++, scores += BNI_KV_BLOCK) {
         const int n = a->pos[r] - start + 1 < BNI_KV_BLOCK ? a->pos[r] - start + 1 : BNI_KV_BLOCK;
         if (n > 0)
-            bni_attend_weights(w + r * BNI_KV_BLOCK, record + r * ld + dp, scores + r * BNI_KV_BLOCK, bni_kv_v_scale(area, d), n);
+            bni_attend_weights(w + r * BNI_KV_BLOCK, record + r * ld + dp, scores, bni_kv_v_scale(area, d), n);
         else
             memset(w + r * BNI_KV_BLOCK, 0, BNI_KV_BLOCK * sizeof *w);
     }
-    bni_pair_products(a->n_rows, dp / 16, record, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK, ahead);
+    bni_pair_products(a->n_rows, dp / 16, record, ld, bni_kv_v(area, d), 2 * dp, (count + 1) / 2, w, BNI_KV_BLOCK,
+                      ahead);
 }
 
 /* bni_ref_attend_add. */
@@ -5217,12 +5226,12 @@ static void bni_attend_out(const bni_attend *a)
 /* Block after block. Rows may end in different ones: each takes only positions up to its own. */
 static void BNI_FN(bni_attend)(const bni_attend *a)
 {
-    const int d = a->head_dim, n = bni_attend_sums(d), last = bni_attend_last(a);
+    const int dp = bni_pad16(a->head_dim), n = bni_attend_sums(dp), last = bni_attend_last(a);
     float *sums = a->scratch, *room = sums + 2 * (int)BNI_ATTEND_ROWS * n;
     int r, start;
     memset(sums, 0, (size_t)(a->n_rows * n) * sizeof *sums);
     for (r = 0; r < a->n_rows; r++)
-        sums[r * n + n - 15] = -bni_bits_float(0x7f800000u);
+        sums[r * n + dp + 1] = -bni_bits_float(0x7f800000u);
     for (start = a->first * BNI_KV_BLOCK; start <= last; start += BNI_KV_BLOCK) {
         int32_t *record = (int32_t *)(void *)(sums + (int)BNI_ATTEND_ROWS * n);
         if (a->steps != BNI_ATTEND_ALL)
@@ -5231,7 +5240,7 @@ static void BNI_FN(bni_attend)(const bni_attend *a)
             bni_attend_block(a, start, record, room);
         for (r = 0; r < a->n_rows && a->steps & BNI_ATTEND_JOIN; r++)
             if (a->pos[r] >= start)
-                bni_attend_add(sums + r * n, record + r * n, n - 16);
+                bni_attend_add(sums + r * n, record + r * n, dp);
     }
     if (a->steps & BNI_ATTEND_JOIN)
         bni_attend_out(a);
@@ -5271,7 +5280,7 @@ typedef struct bni_tiles_room {
     float *scale;                    /* of scores */
     float *old, *factor;             /* of a block: by which o and l shrink and what its values are multiplied with; */
     float *by;                       /* m', then by which weights become integers */
-    float *sum, *top;                /* [BNI_ATTEND_MOST][16] by lanes, of a block: of exponentials; the largest weight */
+    float *sum, *top;                /* [BNI_ATTEND_MOST][16] by lanes, of a block: of exponentials, the largest weight */
     float *score;                    /* [BNI_ATTEND_MOST][64] */
     uint8_t *q;                      /* [groups of 16 rows][chunks][planes l, h][16][64] */
     uint8_t *w;                      /* [groups][planes][16][64] */
@@ -5454,8 +5463,8 @@ BNI_VINLINE void bni_tiles_last(const int values, const bni_attend *a, const bni
         bni_tiles_rows(values, a, t, &jobs[(k - 1) % 3], t->sums + 768 * ((k - 1) % 2));
 }
 
-/* The part-th of parts of n bytes at p, of the next block, to the second cache: 4 % at 4,096 tokens. Job by job, because a
-   core waits for no more than 16 lines at a time. */
+/* The part-th of parts of n bytes at p, of the next block, to the second cache: 4 % at 4,096 tokens. Job by job (6 %
+   more), because a core waits for no more than 16 lines at a time. */
 BNI_VINLINE void bni_tiles_fetch(uintptr_t p, int n, int part, int parts)
 {
     const uintptr_t end = p + (uintptr_t)(n / 64 * (part + 1) / parts * 64);
@@ -5464,7 +5473,8 @@ BNI_VINLINE void bni_tiles_fetch(uintptr_t p, int n, int part, int parts)
 }
 
 /* What t->block holds, n tiles of keys from position at or of values from a column on, times each group of rows that
-   sees position at. Result: k, the number of jobs, grown. values: a constant. fetch: as many bytes, of the next block. */
+   sees position at. Result: k, the number of jobs, grown. values: a constant. fetch: as many bytes, of the next
+   block. */
 BNI_VINLINE int bni_tiles_groups(const int values, const int n, const bni_attend *a, const bni_tiles_room *t, int at,
                                  int column, uintptr_t fetch, bni_tiles_job jobs[3], int k)
 {
@@ -5524,7 +5534,10 @@ BNI_VINLINE bni_vf bni_tiles_fold(const int kind, const float *lanes)
 
 /* The weights of a block (bni_attend_weights), step by step for rows [first, first + 16) at a time, so that none waits
    for another. How many of positions at ... at + 15 a row sees: */
-BNI_INLINE int bni_tiles_seen(const bni_attend *a, int row, int at) { return row < a->n_rows ? a->pos[row] - at + 1 : 0; }
+BNI_INLINE int bni_tiles_seen(const bni_attend *a, int row, int at)
+{
+    return row < a->n_rows ? a->pos[row] - at + 1 : 0;
+}
 
 /* First m' and, for o and l, what bni_ref_attend_add finds; factor will be multiplied by the block's. A row that sees
    nothing has m' = -infinity. whole, a constant: the rows see all 64 positions. */
@@ -5716,7 +5729,7 @@ static void bni_tiles_attend(const bni_attend *a)
         bni_tiles_block(a, &t, start, last - start + 1 < BNI_KV_BLOCK ? last - start + 1 : BNI_KV_BLOCK);
     __asm__ __volatile__("tilerelease" : :);
     for (r = 0; r < a->n_rows; r++)
-        t.o[r * n + n - 16] = t.l[r];
+        t.o[r * n + bni_pad16(a->head_dim)] = t.l[r];
     bni_attend_out(a);
 }
 #endif /* BNI_HAVE_AMX */
@@ -12627,7 +12640,8 @@ static int bni_fill(bni_sampler *s, const float *logits, int n_vocab)
 
 /* The same as fill, mask and bni_keep_top without a copy of the logits, for the many cases that change none. Result: 1
    if all are finite. */
-static int bni_fill_top(bni_sampler *s, const bni_kernels *kernels, const float *logits, int n_vocab, const uint32_t *mask, int k)
+static int bni_fill_top(bni_sampler *s, const bni_kernels *kernels, const float *logits, int n_vocab,
+                        const uint32_t *mask, int k)
 {
     float root = bni_bits_float(0xff800000u);  /* -infinity until there are k */
     int i, n = 0, at;
