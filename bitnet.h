@@ -5539,6 +5539,12 @@ BNI_INLINE int bni_tiles_seen(const bni_attend *a, int row, int at)
     return row < a->n_rows ? a->pos[row] - at + 1 : 0;
 }
 
+/* Do the 16 rows from first on see all of the block? */
+BNI_INLINE int bni_tiles_whole(const bni_attend *a, const bni_tiles_room *t, int first, int start)
+{
+    return first + 16 <= a->n_rows && t->least[first / 16] >= start + BNI_KV_BLOCK - 1;
+}
+
 /* First m' and, for o and l, what bni_ref_attend_add finds; factor will be multiplied by the block's. A row that sees
    nothing has m' = -infinity. whole, a constant: the rows see all 64 positions. */
 BNI_VINLINE void bni_tiles_highest(const int whole, const bni_attend *a, const bni_tiles_room *t, int first, int start)
@@ -5621,33 +5627,43 @@ static void bni_tiles_shrink(const bni_attend *a, const bni_tiles_room *t, int f
         }
 }
 
-static void bni_tiles_weights(const bni_attend *a, const bni_tiles_room *t, int start)
+/* Then the integers, as tiles. */
+static void bni_tiles_round(const bni_tiles_room *t, int first)
 {
-    const float *x = t->score;
-    int first, r, v;
-    for (first = 0; first < a->n_rows; first += 16) {
-        BNI_TILE_AWAKE;
-        if (first + 16 <= a->n_rows && t->least[first / 16] >= start + BNI_KV_BLOCK - 1) {
-            bni_tiles_highest(1, a, t, first, start);
-            bni_tiles_exp(1, a, t, first, start);
-        } else {
-            bni_tiles_highest(0, a, t, first, start);
-            bni_tiles_exp(0, a, t, first, start);
-        }
-    }
-    for (first = 0; first < a->n_rows; first += 16) {
-        bni_tiles_factors(t, first);
-        bni_tiles_shrink(a, t, first);
-    }
-    for (r = 0; r < a->n_rows; r++, x += BNI_KV_BLOCK) {
+    const float *x = t->score + first * BNI_KV_BLOCK;
+    uint8_t *to = t->w + 2048 * (first / 16);
+    int r, v;
+    for (r = first; r < first + 16; r++, x += BNI_KV_BLOCK, to += 64) {
         const bni_vf by = bni_vf_set(t->by[r]);
         bni_vi w[4];
-        if (r % 16 == 0)
-            BNI_TILE_AWAKE;
         BNI_UNROLL for (v = 0; v < 4; v++)
             w[v] = bni_vf_round(bni_vf_mul(bni_vf_load(x + 16 * v), by));
-        bni_tiles_split(t->w + 2048 * (r / 16) + 64 * (r % 16), _mm512_packs_epi32(w[0], w[1]),
-                        _mm512_packs_epi32(w[2], w[3]));
+        bni_tiles_split(to, _mm512_packs_epi32(w[0], w[1]), _mm512_packs_epi32(w[2], w[3]));
+    }
+}
+
+/* A group's steps one after the other would each wait for the end of the one before, all groups' first steps and then
+   all second ones would read everything from the second cache: so three groups at a time, each at another step. */
+static void bni_tiles_weights(const bni_attend *a, const bni_tiles_room *t, int start)
+{
+    int first;
+    for (first = -16; first < a->n_rows + 16; first += 16) {
+        if (first % 32 == 0)
+            BNI_TILE_AWAKE;
+        if (first + 16 < a->n_rows && bni_tiles_whole(a, t, first + 16, start))
+            bni_tiles_highest(1, a, t, first + 16, start);
+        else if (first + 16 < a->n_rows)
+            bni_tiles_highest(0, a, t, first + 16, start);
+        if (first >= 0 && first < a->n_rows && bni_tiles_whole(a, t, first, start))
+            bni_tiles_exp(1, a, t, first, start);
+        else if (first >= 0 && first < a->n_rows)
+            bni_tiles_exp(0, a, t, first, start);
+        if (first >= 16)
+            bni_tiles_round(t, first - 16);
+        if (first >= 0 && first < a->n_rows) {
+            bni_tiles_factors(t, first);
+            bni_tiles_shrink(a, t, first);
+        }
     }
 }
 
